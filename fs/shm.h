@@ -1,0 +1,48 @@
+/* fs/shm.h - what keeper and daemon share: one memfd mapping, made by the keeper before the daemon
+ * starts, so that it outlives the daemon. Only lock-free atomics; no pointers; a reader must cope
+ * with a writer that died between any two stores.
+ * Times: CLOCK_BOOTTIME nanoseconds. */
+#ifndef STILLFS_FS_SHM_H
+#define STILLFS_FS_SHM_H
+
+#include "base/door.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define SHM_MAGIC 0x73746c66u
+#define SHM_VERSION 1u
+#define SHM_MAX_DEV_FDS 80 /* /dev/fuse descriptors incl. clones and the control session's */
+
+enum shm_ready { SHM_STARTING = 0, SHM_SERVING = 1, SHM_FAILED = 2, SHM_STOPPED = 3 };
+
+/* A freeze, asked for by the daemon and carried out by the keeper (keeper.c).
+ * The daemon writes deadline_ns, then increments want; the keeper answers by storing result, then
+ * done = want. want odd: freeze; even: thaw. Initially both 0: thawed. */
+struct shm_freeze {
+	_Atomic uint32_t want;
+	_Atomic uint32_t done;
+	_Atomic uint64_t deadline_ns; /* the keeper thaws then, whoever lives */
+	_Atomic int32_t result; /* of the last done: 0 or -errno; -ETIMEDOUT on a thaw: was thawed before */
+	_Atomic uint32_t state; /* bit i: backing i is frozen by us (for status) */
+	_Atomic int64_t sysfail; /* index of the pair that result speaks of */
+};
+
+struct shm_head {
+	uint32_t magic, version;
+	_Atomic int32_t keeper_pid, daemon_pid;
+	_Atomic uint32_t ready; /* enum shm_ready */
+	_Atomic uint32_t restarts;
+	_Atomic uint64_t heartbeat_ns; /* gate timer thread, at least every 100 ms; 0: not started */
+	_Atomic uint32_t gate_state; /* enum gate_state of fs/gate.h, for status and the keeper */
+	_Atomic uint64_t gate_deadline_ns;
+	struct shm_freeze freeze;
+	_Atomic int32_t dev_fds[SHM_MAX_DEV_FDS]; /* shared descriptor table: numbers valid in both; 0: none */
+	_Atomic uint32_t n_dev_fds;
+	/* why a start failed: daemon -> keeper -> the command line. Written before ready = SHM_FAILED */
+	int32_t fail_code;
+	char fail_msg[SNAP_ERROR_MAX];
+	char last_death[256]; /* written by the keeper */
+};
+
+#endif

@@ -1,0 +1,72 @@
+/* snapshot/provider.h - the contract of what takes snapshots: local, null (test builds), later ebs, exec.
+ * Threads:  every call comes from the engine's one provider thread, never two at once, except
+ *           data_path (any thread) and `cancelled` which the provider itself asks.
+ * Deadline: every call takes max_ms and returns by then, or soon after a system call that cannot
+ *           be interrupted returns; the engine goes on without it at the deadline.
+ * Errors:   0 or -errno with *err filled. Nothing is retried inside, trigger above all.
+ * Writes:   only below its own directory; never to the backing's files. */
+#ifndef STILLFS_SNAPSHOT_PROVIDER_H
+#define STILLFS_SNAPSHOT_PROVIDER_H
+
+#include "base/door.h"
+
+enum prov_feature {
+	PROV_LIVE_FS = 1, /* writes to the backing's filesystem in trigger: freeze=yes is refused */
+	PROV_SYNC_FIRST = 2, /* needs syncfs(backing) inside the hold, before trigger (block snapshots) */
+};
+
+/* One snapshot run, the same object from preflight to the last poll. */
+struct prov_run {
+	const char *name; /* set name, [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
+	const char *set_id; /* unique id of the set, 32 hex digits */
+	const char *lineage; /* 32 hex digits */
+	const struct door *door;
+	bool (*cancelled)(const struct prov_run *r); /* abort asked for, or deadline: stop soon */
+	void *ref; /* the provider's own, between preflight and discard/complete */
+};
+
+/* Where completion stands. */
+struct prov_progress {
+	unsigned percent; /* 0..100 */
+	bool complete; /* all volumes done; only then is the set complete */
+	uint64_t size_b; /* logical bytes of the set, once known */
+	unsigned volumes;
+	char detail[256]; /* one line for `progress`, e.g. "digest of 12 of 240 files" */
+};
+
+struct prov_ops {
+	const char *name;
+	unsigned features;
+	/* required */
+	void *(*open)(const struct door *d, struct snap_error *err); /* NULL on failure; checks config */
+	void (*close)(void *p);
+	/* Nothing is held yet: may take seconds. Makes what trigger will need (destination files).
+	 * Refuses (-EXDEV, -EOPNOTSUPP, -ENOSPC, -EFBIG above half of hold_ms ...) with a sentence. */
+	int (*preflight)(void *p, struct prov_run *r, uint32_t hold_ms, uint32_t max_ms,
+			 struct snap_error *err);
+	/* Fix the consistency point. Gate closed, DB lock already released. */
+	int (*trigger)(void *p, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
+	/* After the gate has opened: make durable, digest, follow. Does a slice of work per call (up to
+	 * about max_ms) and says where it stands; called again until complete or an error. */
+	int (*poll)(void *p, struct prov_run *r, uint32_t max_ms, struct prov_progress *out,
+		    struct snap_error *err);
+	/* The run failed at any point (also after an abandoned trigger): remove what it made; 0 when
+	 * there is nothing. Frees r->ref. */
+	int (*discard)(void *p, struct prov_run *r, struct snap_error *err);
+	/* The run is complete and recorded: frees r->ref. */
+	void (*finish)(void *p, struct prov_run *r);
+	/* Remove a set's data by name and id, also one whose run another process began. Idempotent. Never
+	 * removes data whose recorded id differs (-ESTALE). */
+	int (*remove)(void *p, const char *name, const char *set_id, uint32_t max_ms,
+		      struct snap_error *err);
+	/* Every set found at the provider: fn(arg, name, set_id, complete). */
+	int (*list)(void *p, int (*fn)(void *arg, const char *name, const char *set_id, bool complete),
+		    void *arg, uint32_t max_ms, struct snap_error *err);
+	/* optional: where the data of a set can be seen on this host. 0, -ENOENT. */
+	int (*data_path)(void *p, const char *name, char *buf, size_t cap);
+};
+
+/* By name ("local", ...), NULL when unknown. snapshot/providers.c */
+const struct prov_ops *provider_find(const char *name);
+
+#endif
