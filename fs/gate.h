@@ -10,6 +10,7 @@
 #include "base/door.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define GATE_MAX_MS 50000u
@@ -36,6 +37,15 @@ struct gate_node {
 	bool interrupted; /* FUSE_INTERRUPT came for it */
 };
 
+/* What the gate asks of its transport; set once in gate_new. Called without the gate's lock. */
+struct gate_hooks {
+	void *arg;
+	/* The gate is open: dispatch these again, in this order (they enter the gate anew). Must not block. */
+	void (*resubmit)(void *arg, struct gate_node *first);
+	/* The caller is being killed: answer EINTR and free. */
+	void (*kill)(void *arg, struct gate_node *n);
+};
+
 struct gate_status {
 	enum gate_state state;
 	uint64_t gen;
@@ -44,5 +54,36 @@ struct gate_status {
 	uint64_t parked, parked_bytes, parked_peak, parked_total;
 	uint64_t opened_by_deadline; /* times */
 };
+
+/* budget_b: payload bytes that may be parked (gate_full). NULL: out of memory. */
+struct gate *gate_new(struct shm_head *shm, const struct gate_hooks *hooks, uint64_t budget_b);
+/* Start the gate timer: deadlines, heartbeat, the SIGKILL test. 0 or -errno. */
+int gate_start(struct gate *g);
+void gate_stop(struct gate *g); /* opens first; ends the timer */
+void gate_free(struct gate *g);
+
+/* Count one modifying operation in. false: the gate is not open, nothing is counted: park it.
+ * lane: 0..GATE_MAX_LANES-1, one per thread that calls enter or leave. */
+bool gate_enter(struct gate *g, unsigned lane);
+void gate_leave(struct gate *g, unsigned lane); /* any lane, not only the one that entered */
+/* false: the gate has opened meanwhile (or nothing is frozen any more): enter again. */
+bool gate_park(struct gate *g, struct gate_node *n, enum gate_class class);
+bool gate_frozen(const struct gate *g);
+void gate_set_frozen(struct gate *g, bool frozen); /* GATE_SYNC is held while true; ends at opening */
+bool gate_is_open(const struct gate *g);
+bool gate_full(const struct gate *g); /* the payload budget is used up: fetch no more requests */
+/* FUSE_INTERRUPT for `unique`. Remembered for a while when it is not parked yet. */
+void gate_interrupt(struct gate *g, uint64_t unique);
+/* As in door_ops (base/door.h). */
+int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_ticket *t);
+uint32_t gate_left_ms(struct gate *g, const struct gate_ticket *t);
+int gate_open(struct gate *g, const struct gate_ticket *t);
+int gate_open_any(struct gate *g); /* whoever closed it; 0, also when it was open */
+void gate_get_status(struct gate *g, struct gate_status *out);
+/* Wait until the gate is open; false when stopping. For the closer thread. */
+bool gate_wait_open(struct gate *g);
+
+/* gate_ops.c: what a raw request does. args: bytes after the header, len of them. Pure. */
+enum gate_class gate_classify(uint32_t opcode, const void *args, size_t len);
 
 #endif
