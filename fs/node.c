@@ -1,0 +1,505 @@
+/* fs/node.c - the tables of nodes and open files, in shared memory.
+ * Owns:      both memfd mappings, the O_PATH descriptors of nodes, the private hash and free lists.
+ * Called by: operations (ops_*.c), the data path (ofile_at only), core.c.
+ * Threads:   any; one mutex. ofile_at and node_at take none: a slot in use does not move.
+ * Blocks:    node_get_fd and node_ref do short system calls; the mutex is never held over one.
+ * Errors:    -errno. Allocates only in nodes_new. */
+#include "fs/node.h"
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define MAX_NODES (16u << 20) /* sparse: touched as used */
+#define MAX_FILES (1u << 20)
+#define HASH_SIZE (1u << 22)
+#define MAX_PAIRS 8
+
+struct nodes {
+	struct node *node; /* MAX_NODES slots, shared */
+	struct ofile *file; /* MAX_FILES slots, shared */
+	uint32_t *hash, *next; /* private: chains by (dev, ino) */
+	pthread_mutex_t lock;
+	uint32_t n_used, free_head; /* slots < n_used were used before */
+	uint32_t f_used, f_free;
+	uint32_t hand; /* of the eviction clock */
+	size_t fd_bound, n_fds; /* cached descriptors that could be closed */
+	uint64_t n_nodes, n_lookups, n_files, kept;
+	int root_fd[MAX_PAIRS];
+	bool handles[MAX_PAIRS];
+};
+
+struct handle { /* struct file_handle with room */
+	unsigned int bytes;
+	int type;
+	unsigned char data[NODE_HANDLE_MAX];
+};
+
+static void *map_shared(const char *name, size_t size)
+{
+	cleanup_fd int fd = memfd_create(name, MFD_CLOEXEC);
+	void *p;
+
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+		return NULL;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void *map_private(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+struct nodes *nodes_new(size_t fd_bound)
+{
+	struct nodes *t = map_private(sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->node = map_shared("stillfs-nodes", (size_t)MAX_NODES * sizeof(struct node));
+	t->file = map_shared("stillfs-files", (size_t)MAX_FILES * sizeof(struct ofile));
+	t->hash = map_private((size_t)HASH_SIZE * sizeof(uint32_t));
+	t->next = map_private((size_t)MAX_NODES * sizeof(uint32_t));
+	t->n_used = NODE_FIRST;
+	t->f_used = 1; /* fh 0 is never given out */
+	t->fd_bound = fd_bound;
+	(void)pthread_mutex_init(&t->lock, NULL);
+	for (unsigned i = 0; i < MAX_PAIRS; i++)
+		t->root_fd[i] = -1;
+	if (!t->node || !t->file || !t->hash || !t->next) {
+		nodes_free(t);
+		errno = ENOMEM;
+		return NULL;
+	}
+	return t;
+}
+
+void nodes_free(struct nodes *t)
+{
+	if (!t)
+		return;
+	for (uint32_t i = NODE_FIRST; t->node && i < t->n_used; i++)
+		if (t->node[i].nlookup && t->node[i].fd >= 0)
+			(void)close(t->node[i].fd);
+	if (t->node)
+		(void)munmap(t->node, (size_t)MAX_NODES * sizeof(struct node));
+	if (t->file)
+		(void)munmap(t->file, (size_t)MAX_FILES * sizeof(struct ofile));
+	if (t->hash)
+		(void)munmap(t->hash, (size_t)HASH_SIZE * sizeof(uint32_t));
+	if (t->next)
+		(void)munmap(t->next, (size_t)MAX_NODES * sizeof(uint32_t));
+	(void)pthread_mutex_destroy(&t->lock);
+	(void)munmap(t, sizeof(*t));
+}
+
+static int get_handle(int fd, struct handle *h)
+{
+	int mount_id;
+
+	memset(h, 0, sizeof(*h));
+	h->bytes = NODE_HANDLE_MAX;
+	return name_to_handle_at(fd, "", (struct file_handle *)h, &mount_id, AT_EMPTY_PATH);
+}
+
+int nodes_add_root(struct nodes *t, unsigned p, int fd)
+{
+	struct node *n = &t->node[NODE_ROOT_ID + p];
+	struct stat st;
+	struct handle h;
+	int probe = -1;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	t->root_fd[p] = fd;
+	if (get_handle(fd, &h) == 0)
+		probe = open_by_handle_at(fd, (struct file_handle *)&h, O_PATH | O_CLOEXEC);
+	t->handles[p] = probe >= 0;
+	if (probe >= 0)
+		(void)close(probe);
+	n->ino = st.st_ino;
+	n->dev = st.st_dev;
+	n->type = S_IFDIR;
+	n->pair = (uint8_t)p;
+	n->fd = fd;
+	n->flags = NODE_KEEP_FD;
+	n->nlookup = 1;
+	return 0;
+}
+
+bool nodes_handles(struct nodes *t, unsigned pair)
+{
+	return t->handles[pair];
+}
+
+uint64_t node_slot(unsigned pair, uint64_t nodeid)
+{
+	return nodeid == NODE_ROOT_ID ? NODE_ROOT_ID + pair : nodeid;
+}
+
+struct node *node_at(struct nodes *t, uint64_t slot)
+{
+	return slot > 0 && slot < MAX_NODES && t->node[slot].nlookup ? &t->node[slot] : NULL;
+}
+
+static uint32_t hash_of(uint64_t dev, uint64_t ino)
+{
+	uint64_t x = ino * 0x9e3779b97f4a7c15ull ^ dev * 0xc2b2ae3d27d4eb4full;
+
+	return (uint32_t)(x >> 32) & (HASH_SIZE - 1);
+}
+
+/* The slot of this very file (number, generation within the handle), 0: unknown. Lock held. */
+static uint32_t find_locked(struct nodes *t, unsigned pair, const struct stat *st, const struct handle *h)
+{
+	for (uint32_t i = t->hash[hash_of(st->st_dev, st->st_ino)]; i; i = t->next[i]) {
+		const struct node *n = &t->node[i];
+
+		if (n->ino == st->st_ino && n->dev == st->st_dev && n->pair == pair &&
+		    n->h_len == h->bytes &&
+		    memcmp(n->handle, h->data, h->bytes) == 0)
+			return i;
+	}
+	return 0;
+}
+
+static bool evictable(const struct node *n)
+{
+	return !(n->flags & (NODE_KEEP_FD | NODE_UNLINKED));
+}
+
+static uint32_t slot_new_locked(struct nodes *t)
+{
+	uint32_t i = t->free_head;
+
+	if (i)
+		t->free_head = t->next[i];
+	else if (t->n_used < MAX_NODES)
+		i = t->n_used++;
+	return i;
+}
+
+/* Fill a fresh slot. nlookup is stored last: it is what makes the slot count. Lock held. */
+static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd, const struct stat *st,
+			     const struct handle *h)
+{
+	struct node *n = &t->node[i];
+	uint32_t b = hash_of(st->st_dev, st->st_ino);
+	uint64_t generation = n->generation + 1;
+
+	memset(n, 0, sizeof(*n));
+	n->generation = generation;
+	n->ino = st->st_ino;
+	n->dev = st->st_dev;
+	n->type = st->st_mode & S_IFMT;
+	n->pair = (uint8_t)pair;
+	n->h_len = (uint8_t)h->bytes;
+	n->h_type = h->type;
+	memcpy(n->handle, h->data, h->bytes);
+	n->fd = fd;
+	n->recent = 1;
+	n->flags = (t->handles[pair] && h->bytes ? 0 : NODE_KEEP_FD) |
+		   (st->st_mode & (S_ISUID | S_ISGID) && S_ISREG(st->st_mode) ? NODE_SUID : 0);
+	t->next[i] = t->hash[b];
+	t->hash[b] = i;
+	t->n_nodes++;
+	if (evictable(n))
+		t->n_fds++;
+	else
+		t->kept++;
+	n->nlookup = 1;
+}
+
+int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *slot)
+{
+	struct handle h;
+	uint32_t i;
+	int spare = -1;
+
+	if (fstat(fd, st) < 0) {
+		int e = -errno;
+
+		(void)close(fd);
+		return e;
+	}
+	if (get_handle(fd, &h) < 0)
+		h.bytes = 0;
+	(void)pthread_mutex_lock(&t->lock);
+	if (st->st_ino == t->node[NODE_ROOT_ID + pair].ino &&
+	    st->st_dev == t->node[NODE_ROOT_ID + pair].dev) {
+		/* ".." of a child, asked for by an exporter: the root has its fixed id */
+		*slot = NODE_ROOT_ID;
+		(void)pthread_mutex_unlock(&t->lock);
+		(void)close(fd);
+		return 0;
+	}
+	i = find_locked(t, pair, st, &h);
+	if (i) {
+		struct node *n = &t->node[i];
+
+		n->nlookup++;
+		n->recent = 1;
+		if (n->fd < 0) {
+			n->fd = fd;
+			t->n_fds++;
+		} else {
+			spare = fd;
+		}
+		if (st->st_nlink && (n->flags & NODE_UNLINKED)) { /* linked again: O_TMPFILE */
+			n->flags &= ~(uint32_t)NODE_UNLINKED;
+			if (evictable(n)) {
+				t->kept--;
+				t->n_fds++;
+			}
+		}
+		if (S_ISREG(st->st_mode) && st->st_mode & (S_ISUID | S_ISGID))
+			n->flags |= NODE_SUID;
+	} else {
+		i = slot_new_locked(t);
+		if (i)
+			slot_fill_locked(t, i, pair, fd, st, &h);
+		else
+			spare = fd;
+	}
+	if (i)
+		t->n_lookups++;
+	(void)pthread_mutex_unlock(&t->lock);
+	/* another descriptor of a file that n->fd holds: closing it is never the last close */
+	if (spare >= 0)
+		(void)close(spare);
+	*slot = i;
+	return i ? 0 : -ENFILE;
+}
+
+static void unhash_locked(struct nodes *t, uint32_t i)
+{
+	uint32_t *p = &t->hash[hash_of(t->node[i].dev, t->node[i].ino)];
+
+	while (*p && *p != i)
+		p = &t->next[*p];
+	if (*p)
+		*p = t->next[i];
+}
+
+int node_forget(struct nodes *t, uint64_t slot, uint64_t n)
+{
+	struct node *nd;
+	int fd = -1;
+
+	if (slot < NODE_FIRST || slot >= MAX_NODES)
+		return -1; /* roots and the control link are never forgotten */
+	(void)pthread_mutex_lock(&t->lock);
+	nd = &t->node[slot];
+	if (nd->nlookup) {
+		if (n > nd->nlookup)
+			n = nd->nlookup;
+		t->n_lookups -= n;
+		if (nd->nlookup == n) {
+			fd = nd->fd;
+			if (!evictable(nd))
+				t->kept--;
+			else if (fd >= 0)
+				t->n_fds--;
+			t->n_nodes--;
+			unhash_locked(t, (uint32_t)slot);
+			nd->fd = -1;
+			nd->nlookup = 0;
+			t->next[slot] = t->free_head;
+			t->free_head = (uint32_t)slot;
+		} else {
+			nd->nlookup -= n;
+		}
+	}
+	(void)pthread_mutex_unlock(&t->lock);
+	return fd;
+}
+
+int node_get_fd(struct nodes *t, uint64_t slot)
+{
+	struct handle h;
+	struct node *n;
+	int fd, root;
+
+	(void)pthread_mutex_lock(&t->lock);
+	n = node_at(t, slot);
+	if (!n) {
+		(void)pthread_mutex_unlock(&t->lock);
+		return -ESTALE;
+	}
+	n->recent = 1;
+	n->pins++;
+	fd = n->fd;
+	root = t->root_fd[n->pair];
+	h.bytes = n->h_len;
+	h.type = n->h_type;
+	memcpy(h.data, n->handle, sizeof(h.data));
+	(void)pthread_mutex_unlock(&t->lock);
+	if (fd >= 0)
+		return fd;
+	fd = open_by_handle_at(root, (struct file_handle *)&h, O_PATH | O_CLOEXEC);
+	if (fd < 0) {
+		int e = -errno;
+
+		node_put_fd(t, slot);
+		return e;
+	}
+	(void)pthread_mutex_lock(&t->lock);
+	if (n->fd < 0) {
+		n->fd = fd;
+		t->n_fds++;
+	} else { /* somebody was quicker */
+		(void)close(fd);
+		fd = n->fd;
+	}
+	(void)pthread_mutex_unlock(&t->lock);
+	return fd;
+}
+
+void node_put_fd(struct nodes *t, uint64_t slot)
+{
+	(void)pthread_mutex_lock(&t->lock);
+	if (t->node[slot].pins)
+		t->node[slot].pins--;
+	(void)pthread_mutex_unlock(&t->lock);
+}
+
+int node_unlinked(struct nodes *t, unsigned pair, int fd)
+{
+	struct stat st;
+	struct handle h;
+	uint32_t i = 0;
+
+	if (fstat(fd, &st) < 0)
+		return fd;
+	if (get_handle(fd, &h) < 0)
+		h.bytes = 0;
+	(void)pthread_mutex_lock(&t->lock);
+	i = find_locked(t, pair, &st, &h);
+	if (i) {
+		struct node *n = &t->node[i];
+
+		if (evictable(n)) {
+			if (n->fd >= 0)
+				t->n_fds--;
+			t->kept++;
+		}
+		n->flags |= NODE_UNLINKED;
+		if (n->fd < 0) {
+			n->fd = fd;
+			fd = -1;
+		}
+	}
+	(void)pthread_mutex_unlock(&t->lock);
+	return fd;
+}
+
+int node_evict(struct nodes *t)
+{
+	int fd = -1;
+
+	(void)pthread_mutex_lock(&t->lock);
+	if (t->n_fds > t->fd_bound) {
+		/* two turns of the clock at most, so that recently used ones get their second chance */
+		for (uint32_t k = 0; k < 4096 && fd < 0; k++) {
+			struct node *n;
+
+			if (++t->hand >= t->n_used)
+				t->hand = NODE_FIRST;
+			n = &t->node[t->hand];
+			if (!n->nlookup || n->fd < 0 || n->pins || !evictable(n))
+				continue;
+			if (n->recent) {
+				n->recent = 0;
+				continue;
+			}
+			fd = n->fd;
+			n->fd = -1;
+			t->n_fds--;
+		}
+	}
+	(void)pthread_mutex_unlock(&t->lock);
+	return fd;
+}
+
+int node_opened(struct nodes *t, uint64_t slot, bool writable, bool want_cached)
+{
+	struct node *n = &t->node[slot];
+	int mode = 0;
+
+	(void)pthread_mutex_lock(&t->lock);
+	if (writable) {
+		n->writers++;
+	} else if (want_cached && !n->writers) {
+		mode = n->cached_once && n->cached_at == n->writes ? 2 : 1;
+		n->cached_at = n->writes;
+		n->cached_once = true;
+	}
+	(void)pthread_mutex_unlock(&t->lock);
+	return mode;
+}
+
+void node_closed(struct nodes *t, uint64_t slot, bool writable)
+{
+	(void)pthread_mutex_lock(&t->lock);
+	if (writable && t->node[slot].writers)
+		t->node[slot].writers--;
+	(void)pthread_mutex_unlock(&t->lock);
+}
+
+void node_counts(struct nodes *t, uint64_t *nodes, uint64_t *fds, uint64_t *lookups, uint64_t *files)
+{
+	(void)pthread_mutex_lock(&t->lock);
+	*nodes = t->n_nodes;
+	*fds = t->n_fds + t->kept;
+	*lookups = t->n_lookups;
+	*files = t->n_files;
+	(void)pthread_mutex_unlock(&t->lock);
+}
+
+int64_t ofile_new(struct nodes *t, uint64_t node)
+{
+	struct ofile *f;
+	uint32_t i;
+
+	(void)pthread_mutex_lock(&t->lock);
+	i = t->f_free;
+	if (i)
+		t->f_free = t->file[i].next;
+	else if (t->f_used < MAX_FILES)
+		i = t->f_used++;
+	if (i) {
+		f = &t->file[i];
+		f->fd_buf = -1;
+		f->fd_dir = -1;
+		f->flags = 0;
+		f->writable = false;
+		f->dir_off = 0;
+		f->next = 0;
+		f->node = (uint32_t)node;
+		t->n_files++;
+	}
+	(void)pthread_mutex_unlock(&t->lock);
+	return i ? (int64_t)i : -ENFILE;
+}
+
+struct ofile *ofile_at(struct nodes *t, uint64_t fh)
+{
+	return fh > 0 && fh < MAX_FILES && t->file[fh].node ? &t->file[fh] : NULL;
+}
+
+void ofile_drop(struct nodes *t, uint64_t fh)
+{
+	(void)pthread_mutex_lock(&t->lock);
+	t->file[fh].node = 0;
+	t->file[fh].next = t->f_free;
+	t->f_free = (uint32_t)fh;
+	t->n_files--;
+	(void)pthread_mutex_unlock(&t->lock);
+}
