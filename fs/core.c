@@ -1,0 +1,501 @@
+/* fs/core.c - joins the data side: slot pool, gate, tables, threads, mounts; and the door to the engine.
+ * Owns:      struct core and all below it.
+ * Called by: main.c; core_door_ops' functions by the engine; gate functions by the control tree.
+ * Threads:   as core.h says. Blocks: core_mount and core_umount; the rest as gate.h says.
+ * Errors:    -errno with the operator's sentence. */
+#include "fs/core_int.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#define POOL_SPARE 1024u /* slots for what flows while max_parked requests wait */
+
+/* ---- the pool ---- */
+
+struct rq *rq_get(struct core *c)
+{
+	struct rq *r;
+
+	(void)pthread_mutex_lock(&c->pool_lock);
+	r = c->pool_free;
+	if (r)
+		c->pool_free = r->next;
+	(void)pthread_mutex_unlock(&c->pool_lock);
+	if (r)
+		atomic_fetch_sub_explicit(&c->pool_left, 1, memory_order_relaxed);
+	return r;
+}
+
+void rq_put(struct rq *r)
+{
+	struct core *c = r->core;
+
+	(void)pthread_mutex_lock(&c->pool_lock);
+	r->next = c->pool_free; /* last in, first out: only touched pages stay in use */
+	c->pool_free = r;
+	(void)pthread_mutex_unlock(&c->pool_lock);
+	atomic_fetch_add_explicit(&c->pool_left, 1, memory_order_relaxed);
+}
+
+static int pool_new(struct core *c, struct snap_error *err)
+{
+	size_t n = conf_num(c->conf, "max_parked") + POOL_SPARE;
+
+	c->pool_mem = mmap(NULL, n * SLOT_STRIDE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	c->rqs = calloc(n, sizeof(struct rq));
+	if (c->pool_mem == MAP_FAILED || !c->rqs)
+		return snap_error_set(err, -ENOMEM,
+				      "reserve address space for %zu requests: %s; lower max_parked", n,
+				      strerror(ENOMEM));
+	c->n_rqs = (uint32_t)n;
+	for (size_t i = n; i-- > 0;) {
+		struct rq *r = &c->rqs[i];
+
+		r->core = c;
+		r->buf = c->pool_mem + i * SLOT_STRIDE;
+		r->next = c->pool_free;
+		c->pool_free = r;
+	}
+	c->pool_left = c->n_rqs;
+	return 0;
+}
+
+/* ---- hooks of the gate ---- */
+
+static void on_resubmit(void *arg, struct gate_node *first)
+{
+	for (struct gate_node *n = first, *next; n; n = next) {
+		next = n->next;
+		lane_push((struct rq *)(void *)n);
+	}
+}
+
+static void on_kill(void *arg, struct gate_node *n)
+{
+	struct rq *r = (struct rq *)(void *)n;
+
+	r->gated = false; /* parked: not counted */
+	rq_reply_err(r, EINTR, 0);
+}
+
+/* ---- life ---- */
+
+static unsigned lane_count(const struct conf *conf)
+{
+	unsigned n = (unsigned)conf_num(conf, "threads");
+
+	if (!n) {
+		n = (unsigned)get_nprocs();
+		if (n > 8)
+			n = 8;
+	}
+	return n > MAX_LANES ? MAX_LANES : n;
+}
+
+struct core *core_new(const struct conf *conf, struct shm_head *shm, struct door_pair *pairs,
+		      unsigned n_pairs, struct snap_error *err)
+{
+	const struct gate_hooks hooks = { .resubmit = on_resubmit, .kill = on_kill };
+	struct core *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c) {
+		snap_error_set(err, -ENOMEM, "start: out of memory");
+		return NULL;
+	}
+	c->conf = conf;
+	c->shm = shm;
+	c->n_mnt = n_pairs;
+	c->n_lanes = lane_count(conf);
+	c->control_dir = conf_str(conf, "control_dir");
+	c->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	(void)pthread_mutex_init(&c->pool_lock, NULL);
+	c->gate = gate_new(shm, &hooks, conf_num(conf, "parked_bytes"));
+	c->nodes = nodes_new(conf_num(conf, "fd_cache"));
+	r = c->gate && c->nodes && c->end_fd >= 0 ? pool_new(c, err) :
+						     snap_error_set(err, -ENOMEM, "start: out of memory");
+	for (unsigned i = 0; r == 0 && i < n_pairs; i++) {
+		c->mnt[i] = (struct mnt){ .core = c, .idx = i, .pair = &pairs[i], .dev_fd = -1 };
+		c->mnt[i].lanes_left = c->n_lanes;
+		r = nodes_add_root(c->nodes, i, pairs[i].backing_fd);
+		if (r < 0)
+			snap_error_set(err, r, "stat %s: %s", pairs[i].backing, strerror(-r));
+	}
+	for (unsigned i = 0; i < MAX_LANES; i++) {
+		c->lane[i].core = c;
+		c->lane[i].idx = i;
+		c->lane[i].efd = -1;
+		for (unsigned k = 0; k < DOOR_MAX_PAIRS; k++)
+			c->lane[i].fd[k] = -1;
+	}
+	if (r < 0) {
+		core_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+static void stop_threads(struct core *c)
+{
+	uint64_t one = 1;
+
+	atomic_store(&c->stopping, true);
+	for (unsigned i = 0; i < c->n_lanes; i++) {
+		struct lane *l = &c->lane[i];
+
+		if (!l->runs)
+			continue;
+		if (write(l->efd, &one, sizeof(one)) < 0) {
+			/* full counter: it is awake */
+		}
+		(void)pthread_join(l->thread, NULL);
+		l->runs = false;
+		io_uring_queue_exit(&l->ring);
+	}
+	workers_stop(c->workers);
+	c->workers = NULL;
+	closer_stop(c->closer);
+	c->closer = NULL;
+	gate_stop(c->gate);
+}
+
+void core_free(struct core *c)
+{
+	if (!c)
+		return;
+	if (c->gate)
+		stop_threads(c);
+	for (unsigned i = 0; i < c->n_lanes; i++) {
+		for (unsigned k = 0; k < c->n_mnt; k++)
+			if (c->lane[i].fd[k] >= 0 && c->lane[i].fd[k] != c->mnt[k].dev_fd)
+				(void)close(c->lane[i].fd[k]);
+		if (c->lane[i].efd >= 0)
+			(void)close(c->lane[i].efd);
+	}
+	for (unsigned i = 0; i < c->n_mnt; i++)
+		session_close(&c->mnt[i]);
+	nodes_free(c->nodes);
+	gate_free(c->gate);
+	if (c->pool_mem && c->pool_mem != MAP_FAILED)
+		(void)munmap(c->pool_mem, (size_t)c->n_rqs * SLOT_STRIDE);
+	free(c->rqs);
+	if (c->end_fd >= 0)
+		(void)close(c->end_fd);
+	(void)pthread_mutex_destroy(&c->pool_lock);
+	free(c);
+}
+
+static void shm_add_fd(struct core *c, int fd)
+{
+	uint32_t n = atomic_load(&c->shm->n_dev_fds);
+
+	if (n < SHM_MAX_DEV_FDS) {
+		atomic_store(&c->shm->dev_fds[n], fd);
+		atomic_store(&c->shm->n_dev_fds, n + 1);
+	}
+}
+
+/* A descriptor of each mount for each lane. Without clones (an old kernel) all lanes share one. */
+static void clone_fds(struct core *c)
+{
+	for (unsigned k = 0; k < c->n_mnt; k++) {
+		shm_add_fd(c, c->mnt[k].dev_fd);
+		for (unsigned i = 0; i < c->n_lanes; i++) {
+			int fd = i ? session_clone(&c->mnt[k]) : c->mnt[k].dev_fd;
+
+			if (fd < 0)
+				fd = c->mnt[k].dev_fd;
+			else if (i)
+				shm_add_fd(c, fd);
+			c->lane[i].fd[k] = fd;
+		}
+	}
+}
+
+static int start_all(struct core *c, struct snap_error *err)
+{
+	int r = gate_start(c->gate);
+
+	if (r < 0)
+		return snap_error_set(err, r, "start the gate timer: %s", strerror(-r));
+	c->closer = closer_start(c);
+	c->workers = c->closer ? workers_start(c) : NULL;
+	if (!c->workers)
+		return snap_error_set(err, -errno, "start worker threads: %s", strerror(errno));
+	for (unsigned k = 0; k < c->n_mnt; k++) {
+		r = session_open(c, &c->mnt[k], err);
+		if (r < 0)
+			return r;
+	}
+	clone_fds(c);
+	for (unsigned i = 0; i < c->n_lanes; i++) {
+		r = lane_start(&c->lane[i]);
+		if (r < 0)
+			return snap_error_set(err, r,
+					      "start io_uring of thread %u: %s; see "
+					      "/proc/sys/kernel/io_uring_disabled",
+					      i, strerror(-r));
+	}
+	return 0;
+}
+
+int core_mount(struct core *c, struct snap_error *err)
+{
+	struct stat st;
+	int r = start_all(c, err);
+
+	for (unsigned k = 0; r == 0 && k < c->n_mnt; k++) {
+		if (stat(c->mnt[k].pair->mountpoint, &st) < 0)
+			r = snap_error_set(err, -errno, "stat %s after mounting: %s",
+					   c->mnt[k].pair->mountpoint, strerror(errno));
+		else
+			c->mnt[k].pair->mount_dev = st.st_dev;
+	}
+	if (r == 0)
+		return 0;
+	for (unsigned k = c->n_mnt; k-- > 0;)
+		if (c->mnt[k].mounted) /* nobody uses it yet; force also ends a connection nobody serves */
+			(void)umount2(c->mnt[k].pair->mountpoint, MNT_FORCE | MNT_DETACH);
+	return r;
+}
+
+int core_umount(struct core *c, struct snap_error *err)
+{
+	(void)gate_open_any(c->gate);
+	/* Ask all before taking one away: MNT_EXPIRE answers EAGAIN for a mount that nobody uses and
+	 * leaves it mounted. */
+	for (unsigned k = 0; k < c->n_mnt; k++) {
+		const char *mp = c->mnt[k].pair->mountpoint;
+
+		if (!c->mnt[k].mounted || atomic_load(&c->mnt[k].lanes_left) == 0)
+			continue;
+		if (umount2(mp, MNT_EXPIRE) < 0 && errno == EBUSY)
+			return snap_error_set(err, -EBUSY, "unmount %s: it is in use; stop its users first",
+					      mp);
+	}
+	for (unsigned k = c->n_mnt; k-- > 0;) {
+		const char *mp = c->mnt[k].pair->mountpoint;
+
+		if (!c->mnt[k].mounted)
+			continue;
+		/* EINVAL: it is not mounted any more: taken away from outside, or by MNT_EXPIRE's second
+		 * call */
+		if (umount2(mp, 0) < 0 && errno != EINVAL)
+			return snap_error_set(err, -errno, "unmount %s: %s", mp, strerror(errno));
+		c->mnt[k].mounted = false;
+	}
+	stop_threads(c);
+	return 0;
+}
+
+bool core_ended(struct core *c)
+{
+	return atomic_load(&c->ended) == c->n_mnt;
+}
+
+int core_end_fd(struct core *c)
+{
+	return c->end_fd;
+}
+
+/* ---- the operator's gate ---- */
+
+int core_gate_close(struct core *c, uint32_t hold_ms, struct snap_error *err)
+{
+	uint32_t drain = (uint32_t)conf_num(c->conf, "drain_timeout");
+	int r = gate_close(c->gate, drain, hold_ms, &c->op_ticket);
+
+	if (r == -EBUSY)
+		return snap_error_set(err, r, "close the gate: it is closed already; see `gate` and `status`");
+	if (r == -EINVAL)
+		return snap_error_set(err, r, "close the gate: timeout must be 0.001 to %u s",
+				      GATE_MAX_MS / 1000);
+	if (r < 0)
+		return snap_error_set(err, r,
+				      "close the gate: operations in flight did not end within %u ms; it is "
+				      "open again; try later or raise drain_timeout",
+				      drain);
+	atomic_store(&c->op_closed, true);
+	return 0;
+}
+
+int core_gate_open(struct core *c, struct snap_error *err)
+{
+	struct gate_status s;
+
+	gate_get_status(c->gate, &s);
+	if (s.state == GATE_OPEN)
+		return 0;
+	if (!atomic_load(&c->op_closed) || s.gen != c->op_ticket.gen)
+		return snap_error_set(err, -EBUSY,
+				      "open the gate: a snapshot holds it; write to `abort` to end that");
+	atomic_store(&c->op_closed, false);
+	(void)gate_open(c->gate, &c->op_ticket);
+	return 0;
+}
+
+void core_gate_status(struct core *c, struct gate_status *out)
+{
+	gate_get_status(c->gate, out);
+}
+
+/* ---- the door ---- */
+
+static int door_gate_close(void *fs, uint32_t drain_ms, uint32_t hold_ms, struct gate_ticket *t)
+{
+	return gate_close(((struct core *)fs)->gate, drain_ms, hold_ms, t);
+}
+
+static uint32_t door_gate_left_ms(void *fs, const struct gate_ticket *t)
+{
+	return gate_left_ms(((struct core *)fs)->gate, t);
+}
+
+static int door_gate_open(void *fs, const struct gate_ticket *t)
+{
+	return gate_open(((struct core *)fs)->gate, t);
+}
+
+/* Ask the keeper and wait for its answer: want is odd for freeze, even for thaw. */
+static int ask_keeper(struct core *c, uint32_t want, uint32_t max_ms)
+{
+	struct shm_freeze *f = &c->shm->freeze;
+	uint64_t give_up = clock_boot_ns() + max_ms * NS_PER_MS;
+	const struct timespec pause = { .tv_nsec = 500000 };
+
+	atomic_store(&f->want, want);
+	while (atomic_load(&f->done) != want) {
+		if (clock_boot_ns() > give_up)
+			return -ETIMEDOUT;
+		(void)nanosleep(&pause, NULL);
+	}
+	return atomic_load(&f->result);
+}
+
+static int door_thaw(void *fs, struct snap_error *err)
+{
+	struct core *c = fs;
+	uint32_t want = atomic_load(&c->shm->freeze.want);
+	int r;
+
+	if (!(want & 1))
+		return 0;
+	r = ask_keeper(c, want + 1, 5000);
+	gate_set_frozen(c->gate, false);
+	if (r < 0)
+		snap_error_set(err, r, "thaw the backing: %s",
+			       r == -ETIMEDOUT ? "the keeper had thawed it before" : strerror(-r));
+	return r;
+}
+
+static int door_freeze(void *fs, uint32_t max_ms, struct snap_error *err)
+{
+	struct core *c = fs;
+	struct shm_freeze *f = &c->shm->freeze;
+	uint32_t want = atomic_load(&f->want);
+	int64_t at;
+	int r;
+
+	if (gate_is_open(c->gate) || want & 1)
+		return snap_error_set(err, -EINVAL, "freeze the backing: the gate is not closed");
+	gate_set_frozen(c->gate, true); /* first: no fsync may reach the frozen filesystem */
+	atomic_store(&f->deadline_ns, clock_boot_ns() + max_ms * NS_PER_MS);
+	r = ask_keeper(c, want + 1, max_ms);
+	if (r == 0)
+		return 0;
+	at = atomic_load(&f->sysfail);
+	snap_error_set(err, r, r == -EBUSY ? "freeze %s: somebody else has frozen it; thaw it (fsfreeze -u) "
+					     "and try again" :
+			       r == -ETIMEDOUT ? "freeze %s: not done in time; it is thawed again" :
+						 "freeze %s: refused by the kernel; set freeze=no",
+		       c->mnt[at >= 0 && at < c->n_mnt ? at : 0].pair->backing);
+	(void)door_thaw(c, NULL);
+	gate_set_frozen(c->gate, false);
+	return r;
+}
+
+static void door_forget_name(void *fs, unsigned pair, const char *name)
+{
+	struct core *c = fs;
+
+	if (pair < c->n_mnt && c->mnt[pair].se)
+		(void)fuse_lowlevel_notify_inval_entry(c->mnt[pair].se, FUSE_ROOT_ID, name, strlen(name));
+}
+
+void core_door_ops(struct core *c, struct door_ops *ops, void **fs)
+{
+	*ops = (struct door_ops){
+		.gate_close = door_gate_close,
+		.gate_left_ms = door_gate_left_ms,
+		.gate_open = door_gate_open,
+		.freeze = door_freeze,
+		.thaw = door_thaw,
+		.forget_name = door_forget_name,
+	};
+	*fs = c;
+}
+
+/* ---- status ---- */
+
+static const char *takeover_reason(const struct core *c)
+{
+	return c->mnt[0].offered & PROTO_HAS_RESEND ?
+		       "no: a new daemon does not take over yet; its death ends the mount cleanly" :
+		       "no: this kernel cannot resend requests (Linux 6.9); a death ends the mount cleanly";
+}
+
+void core_status(struct core *c, struct vbuf *out)
+{
+	static const char *const states[] = { "open", "closing", "closed" };
+	uint64_t nodes, fds, lookups, files, n[7] = { 0 };
+	struct gate_status s;
+
+	gate_get_status(c->gate, &s);
+	node_counts(c->nodes, &nodes, &fds, &lookups, &files);
+	for (unsigned i = 0; i < c->n_lanes; i++) {
+		const struct lane *l = &c->lane[i];
+
+		n[0] += l->n_read;
+		n[1] += l->n_write;
+		n[2] += l->n_fsync;
+		n[3] += l->n_falloc;
+		n[4] += l->n_direct;
+		n[5] += l->n_buffered;
+		n[6] += l->n_meta;
+	}
+	vbuf_printf(out, "gate %s\n", states[s.state]);
+	if (s.state != GATE_OPEN)
+		vbuf_printf(out, "gate_left_ms %u\n", clock_left_ms(s.deadline_ns));
+	vbuf_printf(out, "gate_opened_by_deadline %lu\n", s.opened_by_deadline);
+	vbuf_printf(out, "inflight %lu\nparked %lu\nparked_bytes %lu\nparked_peak %lu\nparked_total %lu\n",
+		    s.inflight, s.parked, s.parked_bytes, s.parked_peak, s.parked_total);
+	vbuf_printf(out, "parked_limit %lu\nparked_bytes_limit %lu\n", conf_num(c->conf, "max_parked"),
+		    conf_num(c->conf, "parked_bytes"));
+	vbuf_printf(out, "slots_left %u\n", atomic_load(&c->pool_left));
+	vbuf_printf(out, "transport dev\ntransport_threads %u\n", c->n_lanes);
+	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
+	vbuf_printf(out, "shared_mmap %s\n",
+		    c->mnt[0].allow_mmap ? "yes" : "no: this kernel allows none on direct opens (Linux 6.6)");
+	vbuf_printf(out, "ops_read %lu\nops_write %lu\nops_fsync %lu\nops_fallocate %lu\n", n[0], n[1], n[2],
+		    n[3]);
+	vbuf_printf(out, "ops_direct %lu\nops_buffered %lu\nops_meta %lu\n", n[4], n[5], n[6]);
+	vbuf_printf(out, "nodes %lu\nlookups %lu\nnode_fds %lu\nopen_files %lu\nclosing_files %lu\n", nodes,
+		    lookups, fds, files, c->closer ? closer_waiting(c->closer) : 0);
+	for (unsigned k = 0; k < c->n_mnt; k++)
+		vbuf_printf(out, "backing %s\nmountpoint %s\nhandles %s\n", c->mnt[k].pair->backing,
+			    c->mnt[k].pair->mountpoint,
+			    nodes_handles(c->nodes, k) ?
+				    "yes" :
+				    "no: this filesystem has none, a descriptor is kept for each known file");
+	vbuf_printf(out, "freeze %s\n", atomic_load(&c->shm->freeze.state) ? "frozen" : "thawed");
+}

@@ -1,0 +1,181 @@
+/* fs/core_int.h - what the files of the data side share: the core, its mounts, lanes and requests.
+ * Private to core.c, session.c, transport_dev.c, worker.c, data.c, closer.c and ops_*.c.
+ *
+ * A request's life: a lane (transport thread) reads it into a slot of the pool; the gate admits or
+ * parks it; READ, WRITE, FSYNC and FALLOCATE go to the lane's io_uring (data.c), everything else to a worker,
+ * which feeds it to libfuse (ops_*.c). Its reply is written to the /dev/fuse descriptor that it was
+ * read from: the kernel does not find it on another clone. */
+#ifndef STILLFS_FS_CORE_INT_H
+#define STILLFS_FS_CORE_INT_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse3/fuse_lowlevel.h>
+
+#include "fs/core.h"
+#include "fs/node.h"
+#include "fs/proto.h"
+
+#include <liburing.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define CTL_LINK_NAME ".stillfs"
+#define POSITION_NAME ".stillfs-position"
+
+/* Payload at a page boundary, so that it can go to the device as it is; heads lie before it. */
+#define SLOT_PAYLOAD 4096u
+#define SLOT_STRIDE (SLOT_PAYLOAD + PROTO_MAX_PAYLOAD + 4096u)
+#define SLOT_IN (SLOT_PAYLOAD - PROTO_WRITE_HEAD) /* where a request is read to */
+#define SLOT_OUT (SLOT_PAYLOAD - sizeof(struct fuse_out_header)) /* where a READ's reply starts */
+
+#define MAX_LANES 64u
+#define MAX_WORKERS 16u
+/* Workers that stay free for operations that modify nothing: a frozen or full filesystem
+ * must not stop lookups. */
+#define FLOW_WORKERS 4u
+/* fallocate in one piece of this size: the gate is entered anew for each, so that a huge range cannot
+ * outlast the drain. */
+#define FALLOC_PIECE (1ull << 30)
+#define COPY_PIECE (8u << 20)
+
+struct mnt; /* one BACKING/MOUNTPOINT pair */
+
+enum rq_next { /* what a worker does with a request */
+	RQ_LIBFUSE, /* feed it to libfuse */
+	RQ_OPEN_FD, /* open the descriptor that data.c misses, then back to its lane */
+	RQ_KILL_SUID, /* clear set-id bits, then back to its lane */
+};
+
+struct rq {
+	struct gate_node gn; /* first member */
+	struct rq *next; /* queues */
+	struct core *core;
+	struct mnt *m;
+	struct lane *lane; /* that read it */
+	unsigned char *buf; /* SLOT_STRIDE bytes */
+	uint32_t len; /* of the request */
+	uint32_t opcode;
+	bool gated; /* counted in the gate: leave once answered */
+	uint8_t next_step; /* enum rq_next */
+	bool suid_done;
+	/* FALLOCATE in pieces */
+	uint64_t done_b;
+	int fd;
+};
+
+struct lane {
+	struct core *core;
+	unsigned idx; /* also the gate's lane */
+	pthread_t thread;
+	bool runs;
+	struct io_uring ring;
+	bool defer; /* IORING_SETUP_DEFER_TASKRUN */
+	int efd; /* wakes the lane for its inbox */
+	int fd[DOOR_MAX_PAIRS]; /* a clone of each mount's /dev/fuse */
+	bool readable[DOOR_MAX_PAIRS], armed[DOOR_MAX_PAIRS], ended[DOOR_MAX_PAIRS];
+	bool efd_armed;
+	pthread_mutex_t inbox_lock;
+	struct rq *inbox, **inbox_tail;
+	_Atomic bool inbox_full;
+	unsigned inflight; /* on the ring */
+	/* per lane: no shared cache line */
+	_Atomic uint64_t n_read, n_write, n_fsync, n_falloc, n_direct, n_buffered, n_meta;
+};
+
+struct mnt {
+	struct core *core;
+	unsigned idx;
+	struct door_pair *pair;
+	struct fuse_session *se;
+	int dev_fd; /* the first /dev/fuse descriptor; lane 0 reads it */
+	bool mounted;
+	_Atomic unsigned lanes_left; /* lanes that have not seen ENODEV */
+	uint64_t offered; /* flags of the kernel's INIT */
+	bool allow_mmap; /* FUSE_DIRECT_IO_ALLOW_MMAP is on */
+	uint32_t minor;
+	char saved_init[256]; /* the raw INIT request, for a take-over */
+	uint32_t saved_init_len;
+};
+
+struct worker_pool;
+struct closer;
+
+struct core {
+	const struct conf *conf;
+	struct shm_head *shm;
+	struct gate *gate;
+	struct nodes *nodes;
+	unsigned n_mnt, n_lanes;
+	struct mnt mnt[DOOR_MAX_PAIRS];
+	struct lane lane[MAX_LANES];
+	struct worker_pool *workers;
+	struct closer *closer;
+	const char *control_dir;
+	/* the pool of request slots */
+	unsigned char *pool_mem;
+	struct rq *rqs;
+	uint32_t n_rqs;
+	pthread_mutex_t pool_lock;
+	struct rq *pool_free;
+	_Atomic uint32_t pool_left;
+	_Atomic bool stopping;
+	_Atomic unsigned ended; /* mounts whose connection is gone */
+	int end_fd;
+	struct gate_ticket op_ticket; /* the operator's own closing */
+	_Atomic bool op_closed;
+};
+
+/* core.c: the slot pool */
+struct rq *rq_get(struct core *c); /* NULL: none left */
+void rq_put(struct rq *r);
+
+static inline struct fuse_in_header *rq_head(struct rq *r)
+{
+	return (struct fuse_in_header *)(void *)(r->buf + SLOT_IN);
+}
+
+static inline void *rq_args(struct rq *r)
+{
+	return r->buf + SLOT_IN + sizeof(struct fuse_in_header);
+}
+
+/* transport_dev.c */
+int lane_start(struct lane *l);
+void lane_push(struct rq *r); /* hand a request (back) to its lane; any thread */
+/* Answer with an error or an empty success (error 0), leave the gate by `gate_lane`, free. Any thread. */
+void rq_reply_err(struct rq *r, int error, unsigned gate_lane);
+void rq_reply_out(struct rq *r, const void *out, size_t size, unsigned gate_lane);
+/* `len` bytes of payload in place. */
+void rq_reply_payload(struct rq *r, size_t len, unsigned gate_lane);
+void rq_finish(struct rq *r, unsigned gate_lane); /* answered already: leave, free */
+
+/* data.c: start an operation on the lane's ring; runs on the lane. */
+void data_start(struct lane *l, struct rq *r);
+void data_complete(struct lane *l, struct rq *r, int res);
+struct io_uring_sqe *lane_sqe(struct lane *l); /* never NULL: submits when the queue is full */
+
+/* worker.c */
+struct worker_pool *workers_start(struct core *c); /* NULL; errno */
+void workers_push(struct worker_pool *p, struct rq *r, enum rq_next step); /* never blocks */
+void workers_stop(struct worker_pool *p);
+struct rq *worker_current(void); /* the request that this worker thread serves */
+
+/* closer.c: closes that may write (XFS frees preallocation at the last close, inodes of
+ * unlinked files are freed) wait until the gate is open, and count as modifying. */
+struct closer *closer_start(struct core *c);
+void closer_file(struct closer *x, uint64_t fh); /* close an open file's descriptors, free its slot */
+void closer_fd(struct closer *x, int fd); /* -1 is harmless */
+void closer_stop(struct closer *x); /* closes all that waits */
+uint64_t closer_waiting(struct closer *x);
+
+/* session.c */
+int session_open(struct core *c, struct mnt *m, struct snap_error *err); /* /dev/fuse, mount, INIT */
+void session_close(struct mnt *m);
+int session_clone(struct mnt *m); /* one more descriptor for the same connection */
+
+/* ops_*.c */
+extern const struct fuse_lowlevel_ops ops_table;
+struct mnt *ops_mnt(fuse_req_t req);
+void ops_tmpfile(struct rq *r); /* raw: libfuse 3.14 does not know the opcode */
+
+#endif

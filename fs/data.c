@@ -1,0 +1,223 @@
+/* fs/data.c - READ, WRITE, FSYNC and FALLOCATE: straight from the request to the lane's io_uring.
+ * Owns:      nothing; uses the request's payload buffer in place.
+ * Called by: the lane (transport_dev.c), for admitted requests and for completions.
+ * Threads:   the lane's own. Blocks: never; allocates and logs nothing.
+ * Errors:    the backing's errno is the caller's. */
+#include "fs/core_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+/* The descriptor that this request's own flags ask for: MySQL opens buffered and sets O_DIRECT by
+ * fcntl afterwards, which shows in each READ and WRITE, not in OPEN. */
+static int pick_fd(struct lane *l, const struct ofile *f, uint32_t flags)
+{
+	bool direct = flags & O_DIRECT;
+	int fd = direct ? atomic_load_explicit(&f->fd_dir, memory_order_acquire) :
+			  atomic_load_explicit(&f->fd_buf, memory_order_acquire);
+
+	if (fd >= 0)
+		atomic_fetch_add_explicit(direct ? &l->n_direct : &l->n_buffered, 1,
+					  memory_order_relaxed);
+	return fd;
+}
+
+/* Any descriptor of the file: for fsync and fallocate it makes no difference. */
+static int any_fd(const struct ofile *f)
+{
+	int fd = atomic_load_explicit(&f->fd_buf, memory_order_acquire);
+
+	return fd >= 0 ? fd : atomic_load_explicit(&f->fd_dir, memory_order_acquire);
+}
+
+static struct io_uring_sqe *data_sqe(struct lane *l, struct rq *r)
+{
+	struct io_uring_sqe *s = lane_sqe(l);
+
+	l->inflight++;
+	return s;
+}
+
+static void start_read(struct lane *l, struct rq *r)
+{
+	const struct fuse_read_in *in = rq_args(r);
+	struct ofile *f = ofile_at(l->core->nodes, in->fh);
+	struct io_uring_sqe *s;
+
+	if (!f || in->size > PROTO_MAX_PAYLOAD) {
+		rq_reply_err(r, f ? EINVAL : EBADF, l->idx);
+		return;
+	}
+	r->fd = pick_fd(l, f, in->flags);
+	if (r->fd < 0) {
+		workers_push(l->core->workers, r, RQ_OPEN_FD);
+		return;
+	}
+	atomic_fetch_add_explicit(&l->n_read, 1, memory_order_relaxed);
+	s = data_sqe(l, r);
+	io_uring_prep_read(s, r->fd, r->buf + SLOT_PAYLOAD, in->size, in->offset);
+	io_uring_sqe_set_data(s, r);
+}
+
+static void submit_write(struct lane *l, struct rq *r)
+{
+	const struct fuse_write_in *in = rq_args(r);
+	struct io_uring_sqe *s = data_sqe(l, r);
+
+	io_uring_prep_write(s, r->fd, r->buf + SLOT_PAYLOAD + r->done_b,
+			    in->size - (uint32_t)r->done_b, in->offset + r->done_b);
+	io_uring_sqe_set_data(s, r);
+}
+
+static void start_write(struct lane *l, struct rq *r)
+{
+	const struct fuse_write_in *in = rq_args(r);
+	struct ofile *f = ofile_at(l->core->nodes, in->fh);
+	struct node *n = f ? node_at(l->core->nodes, f->node) : NULL;
+
+	if (!n || in->size > PROTO_MAX_PAYLOAD || r->len < PROTO_WRITE_HEAD + in->size) {
+		rq_reply_err(r, n ? EINVAL : EBADF, l->idx);
+		return;
+	}
+	if (in->write_flags & FUSE_WRITE_KILL_SUIDGID && n->flags & NODE_SUID && !r->suid_done) {
+		workers_push(l->core->workers, r, RQ_KILL_SUID);
+		return;
+	}
+	/* writeback of a mapping has no open flags of its own: its pages are buffered ones */
+	r->fd = pick_fd(l, f, in->write_flags & FUSE_WRITE_CACHE ? 0 : in->flags);
+	if (r->fd < 0) {
+		workers_push(l->core->workers, r, RQ_OPEN_FD);
+		return;
+	}
+	atomic_fetch_add_explicit(&l->n_write, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
+	submit_write(l, r);
+}
+
+static void start_fsync(struct lane *l, struct rq *r)
+{
+	const struct fuse_fsync_in *in = rq_args(r);
+	struct ofile *f = ofile_at(l->core->nodes, in->fh);
+	struct io_uring_sqe *s;
+
+	r->fd = f ? any_fd(f) : -1;
+	if (r->fd < 0) {
+		rq_reply_err(r, EBADF, l->idx);
+		return;
+	}
+	atomic_fetch_add_explicit(&l->n_fsync, 1, memory_order_relaxed);
+	s = data_sqe(l, r);
+	io_uring_prep_fsync(s, r->fd,
+			    in->fsync_flags & FUSE_FSYNC_FDATASYNC ? IORING_FSYNC_DATASYNC : 0);
+	io_uring_sqe_set_data(s, r);
+}
+
+static void submit_falloc(struct lane *l, struct rq *r)
+{
+	const struct fuse_fallocate_in *in = rq_args(r);
+	uint64_t left = in->length - r->done_b;
+	int mode = (int)in->mode;
+	struct io_uring_sqe *s;
+
+	if (left > FALLOC_PIECE) {
+		left = FALLOC_PIECE;
+		/* the size changes with the last piece, so that a failure before it leaves it alone */
+		mode |= FALLOC_FL_KEEP_SIZE;
+	}
+	s = data_sqe(l, r);
+	io_uring_prep_rw(IORING_OP_FALLOCATE, s, r->fd, (const void *)(uintptr_t)left,
+			 (unsigned)mode, in->offset + r->done_b);
+	/* liburing's own helper takes a 32-bit-safe off_t; the kernel reads addr as the length */
+	io_uring_sqe_set_data(s, r);
+	r->done_b += left;
+}
+
+static void start_falloc(struct lane *l, struct rq *r)
+{
+	const struct fuse_fallocate_in *in = rq_args(r);
+	struct ofile *f = ofile_at(l->core->nodes, in->fh);
+	struct node *n = f ? node_at(l->core->nodes, f->node) : NULL;
+
+	r->fd = f ? any_fd(f) : -1;
+	if (!n || r->fd < 0) {
+		rq_reply_err(r, EBADF, l->idx);
+		return;
+	}
+	atomic_fetch_add_explicit(&l->n_falloc, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
+	submit_falloc(l, r);
+}
+
+void data_start(struct lane *l, struct rq *r)
+{
+	switch (r->opcode) {
+	case FUSE_READ:
+		start_read(l, r);
+		break;
+	case FUSE_WRITE:
+		start_write(l, r);
+		break;
+	case FUSE_FSYNC:
+		start_fsync(l, r);
+		break;
+	default:
+		start_falloc(l, r);
+		break;
+	}
+}
+
+/* A write that the backing took in part goes on: writeback of mapped pages has nobody who would. */
+static void complete_write(struct lane *l, struct rq *r, int res)
+{
+	const struct fuse_write_in *in = rq_args(r);
+	struct fuse_write_out out = { 0 };
+
+	if (res > 0) {
+		r->done_b += (unsigned)res;
+		if (r->done_b < in->size) {
+			submit_write(l, r);
+			return;
+		}
+	} else if (res < 0 && (!r->done_b || in->write_flags & FUSE_WRITE_CACHE)) {
+		rq_reply_err(r, res, l->idx);
+		return;
+	}
+	out.size = (uint32_t)r->done_b;
+	rq_reply_out(r, &out, sizeof(out), l->idx);
+}
+
+static void complete_falloc(struct lane *l, struct rq *r, int res)
+{
+	const struct fuse_fallocate_in *in = rq_args(r);
+
+	if (res < 0 || r->done_b >= in->length) {
+		rq_reply_err(r, res < 0 ? res : 0, l->idx);
+		return;
+	}
+	/* out of the gate and in again: a closing gate need not wait for the whole range */
+	gate_leave(l->core->gate, l->idx);
+	r->gated = false;
+	lane_push(r);
+}
+
+void data_complete(struct lane *l, struct rq *r, int res)
+{
+	switch (r->opcode) {
+	case FUSE_READ:
+		if (res < 0)
+			rq_reply_err(r, res, l->idx);
+		else
+			rq_reply_payload(r, (size_t)res, l->idx);
+		break;
+	case FUSE_WRITE:
+		complete_write(l, r, res);
+		break;
+	case FUSE_FALLOCATE:
+		complete_falloc(l, r, res);
+		break;
+	default:
+		rq_reply_err(r, res < 0 ? res : 0, l->idx);
+		break;
+	}
+}

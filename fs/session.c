@@ -1,0 +1,144 @@
+/* fs/session.c - one FUSE connection per mount: /dev/fuse, mount(2), libfuse fed by us, INIT.
+ * Owns:      the libfuse session and its first descriptor.
+ * Called by: core.c. libfuse's writev callback runs on the worker (or, for INIT, the main) thread.
+ * Threads:   open and close from the main thread.
+ * Blocks:    mount(2) and the wait for INIT, which the kernel sends at once. */
+#include "fs/core_int.h"
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+
+/* libfuse's reply: to the descriptor (clone) that the request was read from, because the kernel looks
+ * for it only there. INIT is answered on the first one, with the flags that libfuse 3.14 does not know. */
+static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct mnt *m = userdata;
+	struct rq *r = worker_current();
+	const struct fuse_out_header *h = iov[0].iov_base;
+	struct fuse_init_out *out;
+
+	if (h->unique == 0) /* a notification */
+		return writev(m->dev_fd, iov, count);
+	if (r && r->opcode != FUSE_INIT)
+		return writev(r->lane->fd[m->idx], iov, count);
+	if (count >= 2 && iov[1].iov_len >= sizeof(*out) && !h->error) {
+		out = iov[1].iov_base;
+		if (m->offered & PROTO_DIRECT_IO_ALLOW_MMAP) {
+			out->flags |= FUSE_INIT_EXT;
+			out->flags2 |= (uint32_t)(PROTO_DIRECT_IO_ALLOW_MMAP >> 32);
+			m->allow_mmap = true;
+		}
+		out->max_background = 65535; /* it limits asynchronous reads too: no cap */
+		out->congestion_threshold = 65535;
+	}
+	return writev(fd, iov, count);
+}
+
+/* libfuse never reads by itself: our transport feeds it. */
+static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
+{
+	errno = EINVAL;
+	return -1;
+}
+
+static int read_init(struct mnt *m, struct snap_error *err)
+{
+	static const struct timespec limit = { .tv_sec = 10 };
+	_Alignas(8) char buf[SLOT_PAYLOAD * 4];
+	struct pollfd p = { .fd = m->dev_fd, .events = POLLIN };
+	const struct fuse_in_header *h = (const void *)buf;
+	const struct fuse_init_in *in = (const void *)(buf + sizeof(*h));
+	struct fuse_buf b = { .mem = buf };
+	ssize_t n;
+
+	if (ppoll(&p, 1, &limit, NULL) <= 0)
+		return snap_error_set(err, -ETIMEDOUT, "mount %s: the kernel sent no INIT within 10 s",
+				      m->pair->mountpoint);
+	n = read(m->dev_fd, buf, sizeof(buf));
+	if (n < (ssize_t)(sizeof(*h) + 16) || h->opcode != FUSE_INIT)
+		return snap_error_set(err, -EPROTO, "mount %s: the first request is not INIT",
+				      m->pair->mountpoint);
+	m->offered = in->flags;
+	if (in->flags & FUSE_INIT_EXT && (size_t)n >= sizeof(*h) + sizeof(*in))
+		m->offered |= (uint64_t)in->flags2 << 32;
+	m->minor = in->minor;
+	m->saved_init_len = (uint32_t)n < sizeof(m->saved_init) ? (uint32_t)n : 0;
+	memcpy(m->saved_init, buf, m->saved_init_len);
+	b.size = (size_t)n;
+	fuse_session_process_buf(m->se, &b);
+	return 0;
+}
+
+int session_clone(struct mnt *m)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	uint32_t from = (uint32_t)m->dev_fd;
+
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, FUSE_DEV_IOC_CLONE, &from) < 0) {
+		int e = -errno;
+
+		(void)close(fd);
+		return e;
+	}
+	return fd;
+}
+
+static int do_mount(struct mnt *m, struct snap_error *err)
+{
+	char data[256];
+	struct stat st;
+
+	if (fstat(m->pair->backing_fd, &st) < 0)
+		return snap_error_set(err, -errno, "stat %s: %s", m->pair->backing, strerror(errno));
+	(void)snprintf(data, sizeof(data),
+		       "fd=%d,rootmode=%o,user_id=0,group_id=0,default_permissions,allow_other",
+		       m->dev_fd, st.st_mode & S_IFMT);
+	if (mount(m->pair->backing, m->pair->mountpoint, "fuse.stillfs", 0, data) < 0)
+		return snap_error_set(err, -errno, "mount %s on %s: %s", m->pair->backing,
+				      m->pair->mountpoint, strerror(errno));
+	m->mounted = true;
+	return 0;
+}
+
+int session_open(struct core *c, struct mnt *m, struct snap_error *err)
+{
+	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
+	char *argv[] = { (char *)(uintptr_t) "stillfs", NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+	int fd, r;
+
+	m->se = fuse_session_new(&args, &ops_table, sizeof(ops_table), m);
+	fuse_opt_free_args(&args);
+	if (!m->se)
+		return snap_error_set(err, -ENOMEM, "mount %s: libfuse refused to make a session",
+				      m->pair->mountpoint);
+	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return snap_error_set(err, -errno, "open /dev/fuse: %s; load the fuse module",
+				      strerror(errno));
+	m->dev_fd = fd;
+	r = fuse_session_custom_io(m->se, &io, fd); /* libfuse closes fd at the end */
+	if (r < 0)
+		return snap_error_set(err, r, "mount %s: libfuse refused our transport",
+				      m->pair->mountpoint);
+	r = do_mount(m, err);
+	return r < 0 ? r : read_init(m, err);
+}
+
+void session_close(struct mnt *m)
+{
+	if (m->se)
+		fuse_session_destroy(m->se);
+	m->se = NULL;
+	m->dev_fd = -1;
+}

@@ -1,0 +1,368 @@
+/* fs/transport_dev.c - requests from /dev/fuse, backing I/O and completions on one io_uring a thread.
+ * Owns:      the lanes (threads), their rings and cloned descriptors.
+ * Called by: core.c to start; workers, gate timer and other lanes through lane_push and rq_reply_*.
+ * Threads:   a lane's ring is touched by its own thread only.
+ * Blocks:    a lane sleeps in io_uring_enter only, when it has nothing to do; it opens, closes, allocates
+ *            and logs nothing between a request and its reply.
+ * Errors:    a connection that is gone (ENODEV) ends its mount; the others go on. */
+#include "fs/core_int.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define READ_BATCH 32 /* requests per turn, so that completions are not starved */
+
+/* user_data of entries that are not requests; requests are pointers, above these */
+enum { TAG_INBOX = 1, TAG_POLL = 16 };
+
+struct io_uring_sqe *lane_sqe(struct lane *l)
+{
+	struct io_uring_sqe *s = io_uring_get_sqe(&l->ring);
+
+	while (!s) {
+		(void)io_uring_submit(&l->ring);
+		s = io_uring_get_sqe(&l->ring);
+	}
+	return s;
+}
+
+/* ---- replies ---- */
+
+static void send_reply(struct rq *r, const void *data, size_t len)
+{
+	/* ENOENT: the caller is gone. Anything else means that the connection is: nobody waits. */
+	if (write(r->lane->fd[r->m->idx], data, len) < 0) {
+	}
+}
+
+void rq_finish(struct rq *r, unsigned gate_lane)
+{
+	struct core *c = r->core;
+
+	if (r->gated)
+		gate_leave(c->gate, gate_lane);
+	rq_put(r);
+}
+
+void rq_reply_err(struct rq *r, int error, unsigned gate_lane)
+{
+	struct fuse_out_header h = { .len = sizeof(h), .error = error > 0 ? -error : error,
+				     .unique = rq_head(r)->unique };
+
+	send_reply(r, &h, sizeof(h));
+	rq_finish(r, gate_lane);
+}
+
+void rq_reply_out(struct rq *r, const void *out, size_t size, unsigned gate_lane)
+{
+	struct {
+		struct fuse_out_header h;
+		unsigned char out[256];
+	} m = { .h = { .len = (uint32_t)(sizeof(m.h) + size), .unique = rq_head(r)->unique } };
+
+	memcpy(m.out, out, size);
+	send_reply(r, &m, m.h.len);
+	rq_finish(r, gate_lane);
+}
+
+void rq_reply_payload(struct rq *r, size_t len, unsigned gate_lane)
+{
+	struct fuse_out_header h = { .len = (uint32_t)(sizeof(h) + len),
+				     .unique = rq_head(r)->unique };
+
+	/* last: this overwrites the request's head */
+	memcpy(r->buf + SLOT_OUT, &h, sizeof(h));
+	send_reply(r, r->buf + SLOT_OUT, h.len);
+	rq_finish(r, gate_lane);
+}
+
+/* ---- the inbox ---- */
+
+void lane_push(struct rq *r)
+{
+	struct lane *l = r->lane;
+	uint64_t one = 1;
+
+	r->next = NULL;
+	(void)pthread_mutex_lock(&l->inbox_lock);
+	*l->inbox_tail = r;
+	l->inbox_tail = &r->next;
+	atomic_store(&l->inbox_full, true);
+	(void)pthread_mutex_unlock(&l->inbox_lock);
+	if (write(l->efd, &one, sizeof(one)) < 0) {
+		/* EAGAIN: the counter is at its maximum, so the lane is awake anyway */
+	}
+}
+
+static struct rq *inbox_take(struct lane *l)
+{
+	struct rq *r;
+
+	(void)pthread_mutex_lock(&l->inbox_lock);
+	r = l->inbox;
+	l->inbox = NULL;
+	l->inbox_tail = &l->inbox;
+	atomic_store(&l->inbox_full, false);
+	(void)pthread_mutex_unlock(&l->inbox_lock);
+	return r;
+}
+
+/* ---- dispatch ---- */
+
+static void do_forget(struct core *c, unsigned pair, uint64_t nodeid, uint64_t n)
+{
+	closer_fd(c->closer, node_forget(c->nodes, node_slot(pair, nodeid), n));
+}
+
+/* FORGET, BATCH_FORGET and INTERRUPT have no reply and need no worker. */
+static bool no_reply(struct lane *l, struct rq *r)
+{
+	const struct fuse_in_header *h = rq_head(r);
+	const struct fuse_batch_forget_in *b = rq_args(r);
+	const struct fuse_forget_one *one = (const void *)(b + 1);
+
+	if (r->opcode == FUSE_FORGET) {
+		do_forget(l->core, r->m->idx, h->nodeid,
+			  ((const struct fuse_forget_in *)rq_args(r))->nlookup);
+	} else if (r->opcode == FUSE_BATCH_FORGET) {
+		for (uint32_t i = 0; i < b->count; i++)
+			do_forget(l->core, r->m->idx, one[i].nodeid, one[i].nlookup);
+	} else if (r->opcode == FUSE_INTERRUPT) {
+		gate_interrupt(l->core->gate, ((const struct fuse_interrupt_in *)rq_args(r))->unique);
+	} else {
+		return false;
+	}
+	rq_put(r);
+	return true;
+}
+
+/* Admit or park. true: go on. */
+static bool admit(struct lane *l, struct rq *r)
+{
+	struct gate *g = l->core->gate;
+	enum gate_class class = gate_classify(r->opcode, rq_args(r),
+					      r->len - sizeof(struct fuse_in_header));
+
+	if (class == GATE_FLOW || r->gated)
+		return true;
+	for (;;) {
+		if (class == GATE_SYNC && !gate_frozen(g))
+			return true;
+		if (class == GATE_MODIFY && gate_enter(g, l->idx)) {
+			r->gated = true;
+			return true;
+		}
+		r->gn.unique = rq_head(r)->unique;
+		r->gn.pid = rq_head(r)->pid;
+		r->gn.bytes = r->len;
+		if (gate_park(g, &r->gn, class))
+			return false;
+	}
+}
+
+static void dispatch(struct lane *l, struct rq *r)
+{
+	if (!admit(l, r))
+		return;
+	switch (r->opcode) {
+	case FUSE_READ:
+	case FUSE_WRITE:
+	case FUSE_FSYNC:
+	case FUSE_FALLOCATE:
+		data_start(l, r);
+		return;
+	default:
+		atomic_fetch_add_explicit(&l->n_meta, 1, memory_order_relaxed);
+		workers_push(l->core->workers, r, RQ_LIBFUSE);
+	}
+}
+
+/* ---- the loop ---- */
+
+static void lane_ended(struct lane *l, unsigned i)
+{
+	struct core *c = l->core;
+	uint64_t one = 1;
+
+	l->readable[i] = false;
+	l->ended[i] = true;
+	if (atomic_fetch_sub(&c->mnt[i].lanes_left, 1) != 1)
+		return;
+	if (atomic_fetch_add(&c->ended, 1) + 1 == c->n_mnt && write(c->end_fd, &one, sizeof(one)) < 0) {
+		/* an eventfd whose counter is full is readable all the same */
+	}
+}
+
+/* Read requests of mount i until there are none, the batch is full, or no slot is left. Returns false
+ * when there may be more. */
+static bool fetch(struct lane *l, unsigned i, bool *starved)
+{
+	struct core *c = l->core;
+
+	for (int k = 0; k < READ_BATCH; k++) {
+		struct rq *r = gate_full(c->gate) ? NULL : rq_get(c);
+		ssize_t n;
+
+		if (!r) {
+			*starved = true;
+			return true;
+		}
+		n = read(l->fd[i], r->buf + SLOT_IN, SLOT_STRIDE - SLOT_IN);
+		if (n < (ssize_t)sizeof(struct fuse_in_header)) {
+			int e = n < 0 ? errno : EIO;
+
+			rq_put(r);
+			if (e == EAGAIN)
+				l->readable[i] = false;
+			else if (e == ENODEV || e == EBADF)
+				lane_ended(l, i);
+			else
+				continue; /* ENOENT, EINTR: that request was withdrawn */
+			return true;
+		}
+		r->lane = l;
+		r->m = &c->mnt[i];
+		r->len = (uint32_t)n;
+		r->opcode = rq_head(r)->opcode;
+		r->gated = false;
+		r->suid_done = false;
+		r->done_b = 0;
+		if (!no_reply(l, r))
+			dispatch(l, r);
+	}
+	return false;
+}
+
+static void arm(struct lane *l)
+{
+	struct io_uring_sqe *s;
+
+	for (unsigned i = 0; i < l->core->n_mnt; i++) {
+		if (l->armed[i] || l->readable[i] || l->ended[i])
+			continue;
+		s = lane_sqe(l);
+		/* exclusive: one lane wakes for one request */
+		io_uring_prep_poll_add(s, l->fd[i], POLLIN);
+		s->poll32_events |= 1u << 28; /* EPOLLEXCLUSIVE */
+		io_uring_sqe_set_data64(s, TAG_POLL + i);
+		l->armed[i] = true;
+	}
+	if (!l->efd_armed) {
+		s = lane_sqe(l);
+		io_uring_prep_poll_add(s, l->efd, POLLIN);
+		io_uring_sqe_set_data64(s, TAG_INBOX);
+		l->efd_armed = true;
+	}
+}
+
+static void reap(struct lane *l)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, n = 0;
+	uint64_t v;
+
+	io_uring_for_each_cqe(&l->ring, head, cqe) {
+		uint64_t tag = io_uring_cqe_get_data64(cqe);
+
+		n++;
+		if (tag == TAG_INBOX) {
+			l->efd_armed = false;
+			if (read(l->efd, &v, sizeof(v)) < 0) {
+				/* EAGAIN: taken already; the inbox is looked at in any case */
+			}
+		} else if (tag < TAG_POLL + DOOR_MAX_PAIRS) {
+			l->armed[tag - TAG_POLL] = false;
+			l->readable[tag - TAG_POLL] = true; /* also on error: read() names it */
+		} else {
+			l->inflight--;
+			/* cqe_advance follows after the loop; completions only queue new entries */
+			data_complete(l, (struct rq *)(uintptr_t)tag, cqe->res);
+		}
+	}
+	io_uring_cq_advance(&l->ring, n);
+}
+
+static void lane_wait(struct lane *l, bool idle, bool starved)
+{
+	struct __kernel_timespec ts = { .tv_nsec = 2000000 };
+	struct io_uring_cqe *cqe;
+
+	if (!idle) {
+		if (l->defer)
+			(void)io_uring_submit_and_get_events(&l->ring);
+		else if (io_uring_sq_ready(&l->ring))
+			(void)io_uring_submit(&l->ring);
+		return;
+	}
+	if (starved) /* slots come back from other lanes, which do not wake this one */
+		(void)io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, &ts, NULL);
+	else
+		(void)io_uring_submit_and_wait(&l->ring, 1);
+}
+
+static void *lane_run(void *arg)
+{
+	struct lane *l = arg;
+	struct core *c = l->core;
+	char name[16];
+
+	(void)snprintf(name, sizeof(name), "lane-%u", l->idx);
+	(void)pthread_setname_np(pthread_self(), name);
+	if (l->defer && io_uring_enable_rings(&l->ring) < 0)
+		l->defer = false;
+	while (!atomic_load(&c->stopping)) {
+		bool idle = true, starved = false;
+
+		for (struct rq *r = inbox_take(l), *next; r; r = next) {
+			next = r->next;
+			idle = false;
+			dispatch(l, r);
+		}
+		for (unsigned i = 0; i < c->n_mnt; i++)
+			if (l->readable[i] && !fetch(l, i, &starved))
+				idle = false;
+		if (idle) {
+			arm(l);
+			idle = !atomic_load(&l->inbox_full);
+		}
+		lane_wait(l, idle, starved);
+		reap(l);
+	}
+	return NULL;
+}
+
+int lane_start(struct lane *l)
+{
+	struct io_uring_params p = { 0 };
+	int r;
+
+	l->inbox_tail = &l->inbox;
+	(void)pthread_mutex_init(&l->inbox_lock, NULL);
+	l->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (l->efd < 0)
+		return -errno;
+	p.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
+		  IORING_SETUP_CQSIZE;
+	p.cq_entries = 8192;
+	r = io_uring_queue_init_params(1024, &l->ring, &p);
+	l->defer = r == 0;
+	if (r < 0) { /* Linux before 6.1 */
+		memset(&p, 0, sizeof(p));
+		p.flags = IORING_SETUP_CQSIZE;
+		p.cq_entries = 8192;
+		r = io_uring_queue_init_params(1024, &l->ring, &p);
+	}
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < l->core->n_mnt; i++)
+		l->readable[i] = true;
+	r = pthread_create(&l->thread, NULL, lane_run, l);
+	l->runs = r == 0;
+	return -r;
+}
