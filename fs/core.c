@@ -160,7 +160,6 @@ static void stop_threads(struct core *c)
 		}
 		(void)pthread_join(l->thread, NULL);
 		l->runs = false;
-		io_uring_queue_exit(&l->ring);
 	}
 	workers_stop(c->workers);
 	c->workers = NULL;

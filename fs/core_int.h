@@ -17,6 +17,7 @@
 
 #include <liburing.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #define CTL_LINK_NAME ".stillfs"
@@ -70,6 +71,8 @@ struct lane {
 	bool runs;
 	struct io_uring ring;
 	bool defer; /* IORING_SETUP_DEFER_TASKRUN */
+	sem_t ready; /* the thread has opened its ring, or failed to */
+	int ring_error;
 	int efd; /* wakes the lane for its inbox */
 	int fd[DOOR_MAX_PAIRS]; /* a clone of each mount's /dev/fuse */
 	bool readable[DOOR_MAX_PAIRS], armed[DOOR_MAX_PAIRS], ended[DOOR_MAX_PAIRS];

@@ -306,16 +306,27 @@ static void lane_wait(struct lane *l, bool idle, bool starved)
 		(void)io_uring_submit_and_wait(&l->ring, 1);
 }
 
-static void *lane_run(void *arg)
+/* Made on the lane's own thread: with SINGLE_ISSUER the ring belongs to the thread that made it. */
+static int ring_open(struct lane *l)
 {
-	struct lane *l = arg;
-	struct core *c = l->core;
-	char name[16];
+	struct io_uring_params p = { .flags = IORING_SETUP_SINGLE_ISSUER |
+					      IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
+				     .cq_entries = 8192 };
+	int r = io_uring_queue_init_params(1024, &l->ring, &p);
 
-	(void)snprintf(name, sizeof(name), "lane-%u", l->idx);
-	(void)pthread_setname_np(pthread_self(), name);
-	if (l->defer && io_uring_enable_rings(&l->ring) < 0)
-		l->defer = false;
+	l->defer = r == 0;
+	if (r == 0)
+		return 0;
+	memset(&p, 0, sizeof(p)); /* a kernel that does not know these flags */
+	p.flags = IORING_SETUP_CQSIZE;
+	p.cq_entries = 8192;
+	return io_uring_queue_init_params(1024, &l->ring, &p);
+}
+
+static void lane_loop(struct lane *l)
+{
+	struct core *c = l->core;
+
 	while (!atomic_load(&c->stopping)) {
 		bool idle = true, starved = false;
 
@@ -334,35 +345,41 @@ static void *lane_run(void *arg)
 		lane_wait(l, idle, starved);
 		reap(l);
 	}
+}
+
+static void *lane_run(void *arg)
+{
+	struct lane *l = arg;
+	char name[16];
+
+	(void)snprintf(name, sizeof(name), "lane-%u", l->idx);
+	(void)pthread_setname_np(pthread_self(), name);
+	l->ring_error = ring_open(l);
+	(void)sem_post(&l->ready);
+	if (l->ring_error < 0)
+		return NULL;
+	lane_loop(l);
+	io_uring_queue_exit(&l->ring);
 	return NULL;
 }
 
 int lane_start(struct lane *l)
 {
-	struct io_uring_params p = { 0 };
 	int r;
 
 	l->inbox_tail = &l->inbox;
 	(void)pthread_mutex_init(&l->inbox_lock, NULL);
+	(void)sem_init(&l->ready, 0, 0);
 	l->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (l->efd < 0)
 		return -errno;
-	p.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
-		  IORING_SETUP_CQSIZE;
-	p.cq_entries = 8192;
-	r = io_uring_queue_init_params(1024, &l->ring, &p);
-	l->defer = r == 0;
-	if (r < 0) { /* Linux before 6.1 */
-		memset(&p, 0, sizeof(p));
-		p.flags = IORING_SETUP_CQSIZE;
-		p.cq_entries = 8192;
-		r = io_uring_queue_init_params(1024, &l->ring, &p);
-	}
-	if (r < 0)
-		return r;
 	for (unsigned i = 0; i < l->core->n_mnt; i++)
 		l->readable[i] = true;
 	r = pthread_create(&l->thread, NULL, lane_run, l);
-	l->runs = r == 0;
-	return -r;
+	if (r)
+		return -r;
+	l->runs = true;
+	while (sem_wait(&l->ready) < 0)
+		;
+	return l->ring_error;
 }
