@@ -370,13 +370,14 @@ static int ask_keeper(struct core *c, uint32_t want, uint32_t max_ms)
 {
 	struct shm_freeze *f = &c->shm->freeze;
 	uint64_t give_up = clock_boot_ns() + max_ms * NS_PER_MS;
-	const struct timespec pause = { .tv_nsec = 500000 };
+	uint32_t seen;
 
 	atomic_store(&f->want, want);
-	while (atomic_load(&f->done) != want) {
+	shm_wake(&f->want);
+	while ((seen = atomic_load(&f->done)) != want) {
 		if (clock_boot_ns() > give_up)
 			return -ETIMEDOUT;
-		(void)nanosleep(&pause, NULL);
+		shm_wait(&f->done, seen, 10);
 	}
 	return atomic_load(&f->result);
 }

@@ -7,8 +7,12 @@
 
 #include "base/door.h"
 
+#include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #define SHM_MAGIC 0x73746c66u
 #define SHM_VERSION 1u
@@ -40,9 +44,23 @@ struct shm_head {
 	_Atomic int32_t dev_fds[SHM_MAX_DEV_FDS]; /* shared descriptor table: numbers valid in both; 0: none */
 	_Atomic uint32_t n_dev_fds;
 	/* why a start failed: daemon -> keeper -> the command line. Written before ready = SHM_FAILED */
+	_Atomic uint32_t daemon_gone; /* the keeper's: the daemon was seen dead or silent */
 	int32_t fail_code;
 	char fail_msg[SNAP_ERROR_MAX];
 	char last_death[256]; /* written by the keeper */
 };
+
+/* Sleep while *word == seen, ms at the most. Across processes, so not a private futex. */
+static inline void shm_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t ms)
+{
+	struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+	(void)syscall(SYS_futex, word, FUTEX_WAIT, seen, &t, NULL, 0);
+}
+
+static inline void shm_wake(_Atomic uint32_t *word)
+{
+	(void)syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
 
 #endif

@@ -1,0 +1,316 @@
+/* fs/ctl_wait.c - control requests that are answered later: writes to `snapshot`, reads of `wait` and
+ * `events`.
+ * Owns:      the slots and the helper thread, which does what a FUSE handler or an interrupt function must not:
+ *            cancel at the engine, notify pollers.
+ * Threads:   handlers, the engine's callbacks, the helper. A request is answered by whoever takes it
+ *            out of its slot, under the lock.
+ * Blocks:    never. */
+#include "fs/ctl_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- slots ---- */
+
+static struct slot *slot_new(struct ctl *c, fuse_req_t req, enum file_kind kind)
+{
+	struct slot *s = NULL;
+
+	(void)pthread_mutex_lock(&c->lock);
+	for (unsigned i = 0; i < CTL_SLOTS && !s && !c->stopping; i++)
+		if (!c->slots[i].req)
+			s = &c->slots[i];
+	if (s)
+		*s = (struct slot){ .req = req, .c = c, .kind = kind };
+	(void)pthread_mutex_unlock(&c->lock);
+	if (!s)
+		fuse_reply_err(req, EAGAIN);
+	return s;
+}
+
+/* The request, if nobody has answered it; the slot is free then. */
+static fuse_req_t slot_take(struct slot *s)
+{
+	fuse_req_t req;
+
+	(void)pthread_mutex_lock(&s->c->lock);
+	req = s->req;
+	s->req = NULL;
+	(void)pthread_mutex_unlock(&s->c->lock);
+	return req;
+}
+
+/* Ctrl-C. May run with libfuse's locks held, and just after the answer: only marks. */
+static void on_interrupt(fuse_req_t req, void *data)
+{
+	struct slot *s = data;
+
+	(void)pthread_mutex_lock(&s->c->lock);
+	if (s->req == req) {
+		s->interrupted = true;
+		s->c->cancel_due = true;
+		(void)pthread_cond_signal(&s->c->work);
+	}
+	(void)pthread_mutex_unlock(&s->c->lock);
+}
+
+/* ---- snapshot and wait ---- */
+
+/* The engine's answer: exactly once for each registration. */
+static void on_done(void *arg, int result, const struct snap_error *err)
+{
+	static const char fixed[] = "fixed\n";
+	struct slot *s = arg;
+	struct ctl *c = s->c;
+	enum file_kind kind = s->kind;
+	size_t size = s->size;
+	fuse_req_t req;
+
+	if (result < 0 && result != -EINTR && err && kind == FILE_SNAPSHOT)
+		ctl_report(c, "snapshot", err);
+	req = slot_take(s);
+	if (!req)
+		return;
+	if (result < 0)
+		fuse_reply_err(req, -result);
+	else if (kind == FILE_SNAPSHOT)
+		fuse_reply_write(req, size);
+	else
+		fuse_reply_buf(req, fixed, size < sizeof(fixed) - 1 ? size : sizeof(fixed) - 1);
+}
+
+/* The engine has taken it under `id`: pass an interrupt on that came meanwhile. */
+static void slot_known(struct slot *s, fuse_req_t req, uint64_t id)
+{
+	(void)pthread_mutex_lock(&s->c->lock);
+	if (s->req == req) { /* not answered yet */
+		s->id = id;
+		if (s->interrupted) {
+			s->c->cancel_due = true;
+			(void)pthread_cond_signal(&s->c->work);
+		}
+	}
+	(void)pthread_mutex_unlock(&s->c->lock);
+}
+
+void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t len)
+{
+	struct slot *s = slot_new(c, req, FILE_SNAPSHOT);
+	struct snap_error err = { 0 };
+	uint64_t id = 0;
+	int r;
+
+	if (!s)
+		return;
+	s->size = len;
+	fuse_req_interrupt_func(req, on_interrupt, s);
+	r = engine_snapshot(c->engine, text, len, on_done, s, &id, &err);
+	if (r < 0) {
+		ctl_report(c, "snapshot", &err);
+		if (slot_take(s))
+			fuse_reply_err(req, -r);
+	} else {
+		slot_known(s, req, id);
+	}
+}
+
+void ctl_wait_set(struct ctl *c, fuse_req_t req, const char *set, size_t size)
+{
+	struct slot *s = slot_new(c, req, FILE_WAIT);
+	struct snap_error err = { 0 };
+	uint64_t id = 0;
+	int r;
+
+	if (!s)
+		return;
+	s->size = size;
+	fuse_req_interrupt_func(req, on_interrupt, s);
+	r = engine_wait(c->engine, set, on_done, s, &id, &err);
+	if (r < 0) {
+		if (slot_take(s))
+			fuse_reply_err(req, -r);
+	} else {
+		slot_known(s, req, id);
+	}
+}
+
+/* ---- events ---- */
+
+static void reply_events(struct ctl *c, fuse_req_t req, uint64_t off, size_t size,
+			 _Atomic uint64_t *seen)
+{
+	char *buf = malloc(size);
+	size_t n;
+
+	if (!buf) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	n = events_read(c->events, off, buf, size);
+	atomic_store(seen, off + n); /* before the reply: the open file may be released after it */
+	fuse_reply_buf(req, buf, n);
+	free(buf);
+}
+
+void ctl_wait_events(struct ctl *c, fuse_req_t req, uint64_t off, size_t size, bool nonblock,
+		     _Atomic uint64_t *seen)
+{
+	struct slot *s;
+
+	if (off < events_end(c->events)) {
+		reply_events(c, req, off, size, seen);
+		return;
+	}
+	if (nonblock) {
+		fuse_reply_err(req, EAGAIN);
+		return;
+	}
+	s = slot_new(c, req, FILE_EVENTS);
+	if (!s)
+		return;
+	fuse_req_interrupt_func(req, on_interrupt, s);
+	(void)pthread_mutex_lock(&c->lock);
+	s->off = off;
+	s->seen = seen;
+	s->size = size; /* complete now: events_wake may take it */
+	(void)pthread_mutex_unlock(&c->lock);
+	ctl_events_wake(c); /* one may have come between the look and the slot */
+}
+
+void ctl_events_wake(struct ctl *c)
+{
+	uint64_t end = events_end(c->events);
+
+	for (unsigned i = 0; i < CTL_SLOTS; i++) {
+		struct slot *s = &c->slots[i];
+		fuse_req_t req = NULL;
+		_Atomic uint64_t *seen = NULL;
+		uint64_t off = 0;
+		size_t size = 0;
+
+		(void)pthread_mutex_lock(&c->lock);
+		if (s->req && s->kind == FILE_EVENTS && s->size && s->off < end) {
+			req = s->req;
+			off = s->off;
+			size = s->size;
+			seen = s->seen;
+			s->req = NULL;
+		}
+		(void)pthread_mutex_unlock(&c->lock);
+		if (req)
+			reply_events(c, req, off, size, seen);
+	}
+	(void)pthread_mutex_lock(&c->lock);
+	if (c->n_poll) {
+		c->poll_due = true;
+		(void)pthread_cond_signal(&c->work);
+	}
+	(void)pthread_mutex_unlock(&c->lock);
+}
+
+void ctl_events_poll(struct ctl *c, struct fuse_pollhandle *ph)
+{
+	struct fuse_pollhandle *old = NULL;
+
+	(void)pthread_mutex_lock(&c->lock);
+	if (c->n_poll == sizeof(c->poll) / sizeof(c->poll[0])) {
+		old = c->poll[0]; /* the oldest poller is woken early, and polls again */
+		memmove(c->poll, c->poll + 1, sizeof(c->poll) - sizeof(c->poll[0]));
+		c->n_poll--;
+	}
+	c->poll[c->n_poll++] = ph;
+	(void)pthread_mutex_unlock(&c->lock);
+	if (old)
+		fuse_pollhandle_destroy(old);
+}
+
+/* ---- the helper ---- */
+
+/* Take one interrupted request. Caller holds the lock. */
+static bool take_interrupted(struct ctl *c, uint64_t *id, fuse_req_t *req)
+{
+	for (unsigned i = 0; i < CTL_SLOTS; i++) {
+		struct slot *s = &c->slots[i];
+
+		if (!s->req || !s->interrupted)
+			continue;
+		if (s->kind == FILE_EVENTS) {
+			*req = s->req;
+			s->req = NULL;
+			return true;
+		}
+		if (s->id) {
+			s->interrupted = false;
+			*id = s->id;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void *helper_run(void *arg)
+{
+	struct ctl *c = arg;
+
+	(void)pthread_setname_np(pthread_self(), "ctl-helper");
+	(void)pthread_mutex_lock(&c->lock);
+	while (!c->stopping) {
+		fuse_req_t req = NULL;
+		uint64_t id = 0;
+
+		if (c->cancel_due && take_interrupted(c, &id, &req)) {
+			(void)pthread_mutex_unlock(&c->lock);
+			if (req)
+				fuse_reply_err(req, EINTR);
+			else
+				engine_cancel(c->engine, id);
+			(void)pthread_mutex_lock(&c->lock);
+			continue;
+		}
+		c->cancel_due = false;
+		if (c->poll_due && c->n_poll) {
+			struct fuse_pollhandle *ph = c->poll[--c->n_poll];
+
+			(void)pthread_mutex_unlock(&c->lock);
+			(void)fuse_lowlevel_notify_poll(ph);
+			fuse_pollhandle_destroy(ph);
+			(void)pthread_mutex_lock(&c->lock);
+			continue;
+		}
+		c->poll_due = false;
+		(void)pthread_cond_wait(&c->work, &c->lock);
+	}
+	(void)pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+int ctl_helper_start(struct ctl *c)
+{
+	int r = pthread_create(&c->helper, NULL, helper_run, c);
+
+	c->helper_runs = r == 0;
+	return -r;
+}
+
+void ctl_helper_stop(struct ctl *c)
+{
+	(void)pthread_mutex_lock(&c->lock);
+	c->stopping = true;
+	(void)pthread_cond_signal(&c->work);
+	(void)pthread_mutex_unlock(&c->lock);
+	if (c->helper_runs)
+		(void)pthread_join(c->helper, NULL);
+	c->helper_runs = false;
+	for (unsigned i = 0; i < CTL_SLOTS; i++) {
+		fuse_req_t req;
+
+		if (!c->slots[i].c)
+			continue;
+		req = slot_take(&c->slots[i]);
+		if (req)
+			fuse_reply_err(req, ESHUTDOWN);
+	}
+	while (c->n_poll)
+		fuse_pollhandle_destroy(c->poll[--c->n_poll]);
+}

@@ -1,0 +1,322 @@
+/* fs/mount_check.c - see mount_check.h. */
+#include "fs/mount_check.h"
+#include "base/cleanup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+/* Is path the same as dir, or below it? Both resolved. */
+static bool is_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	return strcmp(dir, "/") == 0 || (strncmp(path, dir, n) == 0 && (!path[n] || path[n] == '/'));
+}
+
+static char *resolve_dir(const char *what, const char *path, struct snap_error *err)
+{
+	struct stat st;
+	char *real = realpath(path, NULL);
+
+	if (!real || stat(real, &st) < 0) {
+		if (errno == ENOTCONN)
+			snap_error_set(err, -ENOTCONN, "%s %s: a dead mount is there; run `umount %s` first",
+				       what, path, path);
+		else
+			snap_error_set(err, -errno, "%s %s: %s; create the directory first", what, path,
+				       strerror(errno));
+	} else if (!S_ISDIR(st.st_mode)) {
+		snap_error_set(err, -ENOTDIR, "%s %s: not a directory", what, path);
+	} else {
+		return real;
+	}
+	free(real);
+	return NULL;
+}
+
+/* Does mountinfo show one of ours at this very path? */
+static bool is_stillfs_mount(const char *path)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[8192], mp[PATH_MAX];
+	bool found = false;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %*s %*s %*s %4095s", mp) == 1 && strcmp(mp, path) == 0)
+			found = strstr(line, " - fuse.stillfs ") != NULL; /* the topmost comes last */
+	if (f)
+		(void)fclose(f);
+	return found;
+}
+
+static int check_nesting(const struct door_pair *p, unsigned n, struct snap_error *err)
+{
+	for (unsigned i = 0; i < n; i++) {
+		bool over = strcmp(p[i].backing, p[i].mountpoint) == 0;
+
+		if (!over && (is_below(p[i].mountpoint, p[i].backing) || is_below(p[i].backing, p[i].mountpoint)))
+			return snap_error_set(err, -EINVAL, "%s and %s: one lies in the other; use two separate "
+							    "directories, or the same one twice",
+					      p[i].backing, p[i].mountpoint);
+		for (unsigned k = 0; k < i; k++) {
+			const char *a = p[i].backing, *b = p[k].backing;
+			const char *c = p[i].mountpoint, *d = p[k].mountpoint;
+
+			if (is_below(a, b) || is_below(b, a) || is_below(c, d) || is_below(d, c) ||
+			    is_below(c, b) || is_below(d, a))
+				return snap_error_set(err, -EINVAL, "pairs %s:%s and %s:%s overlap", b, d, a, c);
+		}
+	}
+	return 0;
+}
+
+int check_pairs(char *const *backing, char *const *mountpoint, unsigned n, struct door_pair *pairs,
+		struct snap_error *err)
+{
+	struct stat st;
+
+	for (unsigned i = 0; i < n; i++) {
+		char *b = resolve_dir("BACKING", backing[i], err);
+		char *m = b ? resolve_dir("MOUNTPOINT", mountpoint[i], err) : NULL;
+		int fd;
+
+		if (!m)
+			return err->code;
+		if (is_stillfs_mount(m))
+			return snap_error_set(err, -EBUSY, "MOUNTPOINT %s: a stillfs is mounted there already", m);
+		if (is_stillfs_mount(b))
+			return snap_error_set(err, -EBUSY, "BACKING %s: is itself a stillfs mount", b);
+		fd = open(b, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0)
+			return snap_error_set(err, -errno, "open BACKING %s: %s", b, strerror(errno));
+		pairs[i] = (struct door_pair){ .backing = b, .mountpoint = m, .backing_fd = fd,
+					       .backing_dev = st.st_dev };
+	}
+	return check_nesting(pairs, n, err);
+}
+
+int check_mkdirs(const char *path, unsigned mode, struct snap_error *err)
+{
+	char buf[PATH_MAX];
+
+	if (strlen(path) >= sizeof(buf))
+		return snap_error_set(err, -ENAMETOOLONG, "create %s: the path is too long", path);
+	(void)strcpy(buf, path);
+	for (char *p = buf + 1;; p++) {
+		char c = *p;
+
+		if (c != '/' && c)
+			continue;
+		*p = '\0';
+		if (mkdir(buf, mode) < 0 && errno != EEXIST)
+			return snap_error_set(err, -errno, "create %s: %s", buf, strerror(errno));
+		*p = c;
+		if (!c)
+			return 0;
+	}
+}
+
+/* The longest existing part of path, resolved. */
+static void resolve_part(const char *path, char out[PATH_MAX])
+{
+	char buf[PATH_MAX];
+
+	(void)snprintf(buf, sizeof(buf), "%s", path);
+	while (!realpath(buf, out)) {
+		char *slash = strrchr(buf, '/');
+
+		if (!slash || slash == buf) {
+			(void)strcpy(out, "/");
+			return;
+		}
+		*slash = '\0';
+	}
+}
+
+int check_dirs(const struct conf *conf, const struct door_pair *pairs, unsigned n, struct snap_error *err)
+{
+	static const char *const keys[] = { "control_dir", "state_dir", "log_file" };
+	char real[PATH_MAX];
+	struct stat st;
+
+	for (size_t k = 0; k < 3; k++) {
+		const char *path = conf_str(conf, keys[k]);
+
+		if (!*path)
+			continue;
+		resolve_part(path, real);
+		for (unsigned i = 0; i < n; i++) {
+			if (is_below(real, pairs[i].backing) || is_below(real, pairs[i].mountpoint))
+				return snap_error_set(err, -EINVAL, "%s %s lies below %s: choose a place outside",
+						      keys[k], path,
+						      is_below(real, pairs[i].backing) ? pairs[i].backing :
+											 pairs[i].mountpoint);
+			if (conf_bool(conf, "freeze") && stat(real, &st) == 0 &&
+			    st.st_dev == pairs[i].backing_dev)
+				return snap_error_set(err, -EINVAL, "freeze=yes: %s %s is on the filesystem of %s, "
+								    "which will be frozen; choose another filesystem",
+						      keys[k], path, pairs[i].backing);
+		}
+	}
+	if (conf_bool(conf, "freeze") && strcmp(conf_str(conf, "provider"), "local") == 0)
+		return snap_error_set(err, -EINVAL, "freeze=yes cannot be used with provider=local: its clones "
+						    "would wait for the thaw; a held gate is enough for it");
+	for (unsigned i = 0; conf_bool(conf, "freeze") && i < n; i++)
+		if ((stat("/", &st) == 0 && st.st_dev == pairs[i].backing_dev) ||
+		    (stat("/tmp", &st) == 0 && st.st_dev == pairs[i].backing_dev))
+			return snap_error_set(err, -EINVAL, "freeze=yes: %s is on the filesystem of / or /tmp, which "
+							    "must never be frozen",
+					      pairs[i].backing);
+	return 0;
+}
+
+int check_lock(const char *state_dir, const char *name, struct snap_error *err)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%s/lock", state_dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return snap_error_set(err, -errno, "open %s: %s", path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return fd;
+	(void)close(fd);
+	return snap_error_set(err, -EBUSY, "name %s: another stillfs of this name is running (%s is locked)", name,
+			      path);
+}
+
+/* ---- who uses what ---- */
+
+struct finder {
+	const struct door_pair *pairs; /* or NULL: any file of `dev` counts */
+	unsigned n;
+	uint64_t dev;
+	char *buf;
+	size_t cap, len;
+	unsigned found;
+	bool any_mode;
+};
+
+static void comm_of(const char *pid, char *comm, size_t cap)
+{
+	char path[64];
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "/proc/%.20s/comm", pid);
+	f = fopen(path, "re");
+	comm[0] = '\0';
+	if (f && fgets(comm, (int)cap, f))
+		comm[strcspn(comm, "\n")] = '\0';
+	if (f)
+		(void)fclose(f);
+}
+
+static void found_one(struct finder *f, const char *pid, const char *file)
+{
+	char comm[32];
+	int n;
+
+	if (f->found++ >= 5)
+		return;
+	comm_of(pid, comm, sizeof(comm));
+	n = snprintf(f->buf + f->len, f->cap - f->len, "%s%s(%s)%s%.100s", f->len ? ", " : "", comm, pid,
+		     *file ? " " : "", file);
+	if (n > 0)
+		f->len += (size_t)n < f->cap - f->len ? (size_t)n : f->cap - f->len - 1;
+}
+
+static bool opened_for_writing(const char *pid, const char *fd)
+{
+	char path[64], line[128];
+	unsigned flags = 0;
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "/proc/%.20s/fdinfo/%.20s", pid, fd);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "flags: %o", &flags) == 1)
+			break;
+	if (f)
+		(void)fclose(f);
+	return (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH);
+}
+
+/* A link of /proc/PID that stands for an open file: does it count? */
+static void look_at(struct finder *f, const char *pid, const char *dir, const char *entry)
+{
+	char link[96], target[PATH_MAX];
+	struct stat st;
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "/proc/%.20s/%s%s%.40s", pid, dir, *entry ? "/" : "", entry);
+	if (stat(link, &st) < 0)
+		return;
+	if (!f->pairs) {
+		if (st.st_dev == f->dev)
+			found_one(f, pid, "");
+		return;
+	}
+	n = readlink(link, target, sizeof(target) - 1);
+	if (n <= 0)
+		return;
+	target[n] = '\0';
+	for (unsigned i = 0; i < f->n; i++)
+		if (st.st_dev == f->pairs[i].backing_dev && is_below(target, f->pairs[i].backing) &&
+		    (S_ISREG(st.st_mode) && opened_for_writing(pid, entry)))
+			found_one(f, pid, target);
+}
+
+static void each_process(struct finder *f)
+{
+	DIR *proc = opendir("/proc"), *fds;
+	struct dirent *p, *e;
+	char path[64];
+	unsigned before;
+
+	while (proc && (p = readdir(proc))) {
+		if (p->d_name[0] < '0' || p->d_name[0] > '9' || atoi(p->d_name) == getpid())
+			continue;
+		before = f->found;
+		(void)snprintf(path, sizeof(path), "/proc/%.20s/fd", p->d_name);
+		fds = opendir(path);
+		while (fds && (e = readdir(fds)) && f->found == before)
+			if (e->d_name[0] != '.')
+				look_at(f, p->d_name, "fd", e->d_name);
+		if (fds)
+			(void)closedir(fds);
+		if (!f->pairs && f->found == before)
+			look_at(f, p->d_name, "cwd", "");
+		if (!f->pairs && f->found == before)
+			look_at(f, p->d_name, "root", "");
+	}
+	if (proc)
+		(void)closedir(proc);
+}
+
+int check_writers(const struct door_pair *pairs, unsigned n, struct snap_error *err)
+{
+	char names[400] = "";
+	struct finder f = { .pairs = pairs, .n = n, .buf = names, .cap = sizeof(names) };
+
+	each_process(&f);
+	if (!f.found)
+		return 0;
+	return snap_error_set(err, -EBUSY, "%s is open for writing by %u process%s: %s; stop them, mount, start "
+					   "them again",
+			      pairs[0].backing, f.found, f.found == 1 ? "" : "es", names);
+}
+
+void check_users(uint64_t dev, char *buf, size_t cap)
+{
+	struct finder f = { .dev = dev, .buf = buf, .cap = cap };
+
+	buf[0] = '\0';
+	each_process(&f);
+}

@@ -1,0 +1,32 @@
+/* snapshot/catalog.h - the record of sets: one JSON file a set below state_dir/sets, written to a temporary
+ * name, synced, renamed, directory synced: at any instant a file is old or new, never half.
+ * Threads: in memory: guarded by the engine's lock. catalog_write: any one thread at a time a set.
+ * Blocks:  load and write do file I/O, never on a backing that can be frozen. */
+#ifndef STILLFS_SNAPSHOT_CATALOG_H
+#define STILLFS_SNAPSHOT_CATALOG_H
+
+#include "snapshot/set.h"
+
+struct catalog;
+
+/* Make state_dir/sets and the lineage when missing; read all sets. Files that are no records of ours
+ * are renamed to NAME.bad and counted. */
+struct catalog *catalog_open(const char *state_dir, struct snap_error *err);
+struct catalog *catalog_free(struct catalog *c);
+const char *catalog_lineage(const struct catalog *c);
+unsigned catalog_bad(const struct catalog *c); /* files set aside at opening */
+size_t catalog_count(const struct catalog *c);
+struct set *catalog_at(const struct catalog *c, size_t i); /* by creation */
+struct set *catalog_find(const struct catalog *c, const char *name); /* not those being deleted */
+/* Put a new set in: gives it seq and id. It is the catalog's then. -ENOMEM. */
+int catalog_add(struct catalog *c, struct set *s);
+/* Take a set out and free it; its file is the caller's to remove first. */
+void catalog_drop(struct catalog *c, struct set *s);
+/* Write text (set_json) as set `id`'s record. */
+int catalog_write(const struct catalog *c, const char *id, const char *text, struct snap_error *err);
+int catalog_unlink(const struct catalog *c, const char *id, struct snap_error *err);
+/* Can a record be written now? Before a snapshot begins. */
+int catalog_probe(const struct catalog *c, struct snap_error *err);
+int catalog_random_id(char out[33]); /* 32 hex digits from OpenSSL; -EIO */
+
+#endif

@@ -1,0 +1,49 @@
+/* snapshot/set.h - one snapshot set: its record, its JSON form, its names.
+ * Owned by the catalog; guarded by the engine's lock. No I/O. */
+#ifndef STILLFS_SNAPSHOT_SET_H
+#define STILLFS_SNAPSHOT_SET_H
+
+#include "base/door.h"
+
+enum set_state {
+	SET_RUNNING, /* before the consistency point is fixed */
+	SET_PENDING, /* the point is fixed, volumes are being completed */
+	SET_COMPLETE,
+	SET_FAILED,
+	SET_DELETING, /* gone from the tree, its data being removed */
+};
+
+struct set {
+	char name[DOOR_NAME_MAX + 1];
+	char id[33]; /* 32 hex digits */
+	char class[DOOR_NAME_MAX + 1];
+	char lineage[33];
+	uint64_t seq; /* order of creation and inode number, >= 1 */
+	enum set_state state;
+	struct timespec created, ended;
+	bool pin;
+	unsigned progress; /* percent */
+	unsigned volumes;
+	uint64_t size_b;
+	double lock_ms, hold_ms, drain_ms, presync_ms; /* < 0: did not happen */
+	char provider[16], db[16];
+	char *description; /* these: malloc'ed, never NULL */
+	char *tags; /* "key:value" lines */
+	char *position; /* "key value" lines */
+	char *error; /* the failure's sentence, "" */
+	char *detail; /* what completion is at */
+	int error_code; /* 0 or -errno */
+	struct vbuf log; /* a line per step */
+};
+
+struct set *set_new(void); /* NULL: out of memory */
+void set_free(struct set *s);
+int set_text(char **field, const char *text); /* replace; 0 or -ENOMEM */
+const char *set_state_name(enum set_state s);
+bool set_name_ok(const char *name); /* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
+/* One JSON object, no newline. */
+void set_json(const struct set *s, struct vbuf *out);
+/* From a catalog file's text. -EINVAL: not a record of ours; -ENOMEM. */
+int set_from_json(const char *text, struct set **out);
+
+#endif
