@@ -113,7 +113,7 @@ struct set_view {
 	uint64_t ino; /* stable over the set's life, < 2^40, unique */
 	struct timespec created; /* UTC */
 	bool has_data; /* snapshots/NAME/data exists */
-	char data[4096]; /* where it points */
+	char data[1024]; /* where it points */
 };
 /* Sets in order of creation; returns how many were passed to fn. fn returns nonzero to stop. */
 size_t engine_each_set(struct engine *e, int (*fn)(void *arg, const struct set_view *v), void *arg);

@@ -311,7 +311,7 @@ static void c_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	struct copen *o = (struct copen *)(uintptr_t)fi->fh;
 	struct snap_error err = { 0 };
 	struct ctl *c = ctl_of(req);
-	char text[CTL_WRITE_MAX + 1];
+	char *text;
 	int r;
 
 	/* `>>` writes at the end of what stat shows, 0; anything else is not a command of its own */
@@ -321,14 +321,19 @@ static void c_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 						 "a command is text of at most 8192 bytes"));
 		return;
 	}
-	memcpy(text, buf, size);
-	text[size] = '\0';
+	text = strndup(buf, size);
+	if (!text) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
 	if (o->f->kind == FILE_SNAPSHOT) {
 		ctl_wait_snapshot(c, req, text, size);
+		free(text);
 		return;
 	}
 	r = o->f->write ? o->f->write(c, text, size, &err) :
 			  o->f->ef->write(c->engine, o->set[0] ? o->set : NULL, text, size, &err);
+	free(text);
 	if (r < 0) {
 		char name[160];
 

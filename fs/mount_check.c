@@ -44,7 +44,7 @@ static char *resolve_dir(const char *what, const char *path, struct snap_error *
 static bool is_stillfs_mount(const char *path)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char line[8192], mp[PATH_MAX];
+	static char line[8192], mp[PATH_MAX]; /* one thread, at start */
 	bool found = false;
 
 	while (f && fgets(line, sizeof(line), f))
@@ -125,7 +125,7 @@ int check_mkdirs(const char *path, unsigned mode, struct snap_error *err)
 /* The longest existing part of path, resolved. */
 static void resolve_part(const char *path, char out[PATH_MAX])
 {
-	char buf[PATH_MAX];
+	static char buf[PATH_MAX]; /* one thread, at start */
 
 	(void)snprintf(buf, sizeof(buf), "%s", path);
 	while (!realpath(buf, out)) {
@@ -142,7 +142,7 @@ static void resolve_part(const char *path, char out[PATH_MAX])
 int check_dirs(const struct conf *conf, const struct door_pair *pairs, unsigned n, struct snap_error *err)
 {
 	static const char *const keys[] = { "control_dir", "state_dir", "log_file" };
-	char real[PATH_MAX];
+	static char real[PATH_MAX]; /* one thread, at start */
 	struct stat st;
 
 	for (size_t k = 0; k < 3; k++) {
@@ -251,7 +251,7 @@ static bool opened_for_writing(const char *pid, const char *fd)
 /* A link of /proc/PID that stands for an open file: does it count? */
 static void look_at(struct finder *f, const char *pid, const char *dir, const char *entry)
 {
-	char link[96], target[PATH_MAX];
+	char link[96], target[1024];
 	struct stat st;
 	ssize_t n;
 

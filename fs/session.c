@@ -52,7 +52,7 @@ static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
 static int read_init(struct mnt *m, struct snap_error *err)
 {
 	static const struct timespec limit = { .tv_sec = 10 };
-	_Alignas(8) char buf[SLOT_PAYLOAD * 4];
+	static _Alignas(8) char buf[SLOT_PAYLOAD * 4]; /* one mount at a time */
 	struct pollfd p = { .fd = m->dev_fd, .events = POLLIN };
 	const struct fuse_in_header *h = (const void *)buf;
 	const struct fuse_init_in *in = (const void *)(buf + sizeof(*h));

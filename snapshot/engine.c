@@ -1,0 +1,626 @@
+/* snapshot/engine.c - the engine: one snapshot at a time, who asked for it, who waits for it.
+ * Owns:      catalog, provider, coordinator, executors, the engine's thread.
+ * Called by: main.c (life), the control tree (the rest).
+ * Threads:   the API from any; one mutex guards what engine_int.h lists. Callbacks are called without it.
+ * Blocks:    no API call but engine_stop; pin, description, tags and rmdir write one small file.
+ * Errors:    -errno with the sentence. */
+#include "snapshot/engine_int.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "snapshot/child.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DELETE_RETRY_S 60
+
+/* ---- events, records, waiters ---- */
+
+void engine_event(struct engine *e, const struct set *s, const char *step, double ms)
+{
+	char text[512];
+	int n;
+
+	n = snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"%s\"", s->name, step);
+	if (ms >= 0)
+		n += snprintf(text + n, sizeof(text) - (size_t)n, ",\"ms\":%.3f", ms);
+	e->door.ops->event(e->door.fs, "snapshot", text);
+}
+
+void engine_step(struct engine *e, const char *step)
+{
+	(void)pthread_mutex_lock(&e->lock);
+	e->step = step;
+	(void)pthread_mutex_unlock(&e->lock);
+}
+
+int engine_save(struct engine *e, struct set *s, struct snap_error *err)
+{
+	struct vbuf b = VBUF_INIT;
+	char id[33];
+	int r;
+
+	(void)pthread_mutex_lock(&e->save_lock);
+	(void)pthread_mutex_lock(&e->lock);
+	set_json(s, &b);
+	memcpy(id, s->id, sizeof(id));
+	(void)pthread_mutex_unlock(&e->lock);
+	vbuf_puts(&b, "\n");
+	r = vbuf_error(&b) ? snap_error_set(err, vbuf_error(&b), "record %s: out of memory", id) :
+			     catalog_write(e->cat, id, vbuf_text(&b), err);
+	(void)pthread_mutex_unlock(&e->save_lock);
+	vbuf_free(&b);
+	return r;
+}
+
+/* Take the waiters that match out of the list. id NULL: all; set_id NULL: all sets. Lock held. */
+static struct waiter *take_waiters(struct engine *e, const char *set_id, uint64_t id)
+{
+	struct waiter *taken = NULL, **p = &e->waiters;
+
+	while (*p) {
+		struct waiter *w = *p;
+
+		if ((set_id && strcmp(w->set_id, set_id) != 0) || (id && w->id != id)) {
+			p = &w->next;
+			continue;
+		}
+		*p = w->next;
+		w->next = taken;
+		taken = w;
+	}
+	return taken;
+}
+
+static void answer_all(struct waiter *w, int result, const struct snap_error *err)
+{
+	while (w) {
+		struct waiter *next = w->next;
+
+		w->cb(w->arg, result, err);
+		free(w);
+		w = next;
+	}
+}
+
+void engine_notify(struct engine *e, const char *id, int result, const struct snap_error *err)
+{
+	struct waiter *w;
+
+	(void)pthread_mutex_lock(&e->lock);
+	w = take_waiters(e, id, 0);
+	(void)pthread_mutex_unlock(&e->lock);
+	answer_all(w, result, err);
+}
+
+/* ---- the thread ---- */
+
+static void one_snapshot(struct engine *e, struct request *q)
+{
+	struct snap_error err = { 0 };
+	struct set *s;
+
+	(void)pthread_mutex_lock(&e->lock);
+	s = e->running;
+	(void)pthread_mutex_unlock(&e->lock);
+	engine_event(e, s, "begin", -1);
+	run_snapshot(e, s, &err);
+	(void)pthread_mutex_lock(&e->lock);
+	files_render_last(e, s);
+	(void)snprintf(e->last_name, sizeof(e->last_name), "%s", s->name);
+	e->last_state = s->state;
+	e->step = "idle";
+	e->running = NULL;
+	(void)pthread_mutex_unlock(&e->lock);
+	if (err.code < 0) {
+		log_error("snapshot %s failed: %s", s->name, err.msg);
+		if (!q->reported || e->point_fixed)
+			e->door.ops->report(e->door.fs, q->file, &err);
+		engine_notify(e, s->id, err.code, &err);
+	} else {
+		log_info("snapshot %s complete: lock %.1f ms, hold %.1f ms", s->name, s->lock_ms, s->hold_ms);
+	}
+}
+
+static struct set *next_delete(struct engine *e)
+{
+	struct set *s;
+
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
+		if (s->state == SET_DELETING)
+			return s;
+	return NULL;
+}
+
+/* Remove the data of all deleted sets. False: something is left, try again later. */
+static bool do_deletes(struct engine *e)
+{
+	struct snap_error err = { 0 };
+	char name[DOOR_NAME_MAX + 1], id[33], text[256];
+	struct set *s;
+
+	for (;;) {
+		(void)pthread_mutex_lock(&e->lock);
+		s = e->queued || e->stopping ? NULL : next_delete(e);
+		if (s) {
+			memcpy(name, s->name, sizeof(name));
+			memcpy(id, s->id, sizeof(id));
+		}
+		(void)pthread_mutex_unlock(&e->lock);
+		if (!s)
+			return true;
+		if (run_remove(e, name, id, &err) < 0 || catalog_unlink(e->cat, id, &err) < 0) {
+			if (err.code != -ESHUTDOWN)
+				e->door.ops->report(e->door.fs, "snapshots", &err);
+			return false;
+		}
+		(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"removed\"", name);
+		(void)pthread_mutex_lock(&e->lock);
+		catalog_drop(e->cat, s);
+		(void)pthread_mutex_unlock(&e->lock);
+		e->door.ops->event(e->door.fs, "snapshot", text);
+	}
+}
+
+static void wait_work(struct engine *e, bool retry)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += DELETE_RETRY_S;
+	if (retry)
+		(void)pthread_cond_timedwait(&e->work, &e->lock, &t);
+	else
+		(void)pthread_cond_wait(&e->work, &e->lock);
+}
+
+static void *engine_run(void *arg)
+{
+	struct engine *e = arg;
+	bool retry = false;
+
+	(void)pthread_setname_np(pthread_self(), "engine");
+	(void)pthread_mutex_lock(&e->lock);
+	while (!e->stopping) {
+		struct request *q = e->queued;
+		bool deletes = e->deletes_due || retry;
+
+		e->queued = NULL;
+		e->deletes_due = false;
+		if (!q && !deletes) {
+			wait_work(e, retry);
+			continue;
+		}
+		(void)pthread_mutex_unlock(&e->lock);
+		if (q)
+			one_snapshot(e, q);
+		free(q);
+		retry = !do_deletes(e);
+		child_reap();
+		(void)pthread_mutex_lock(&e->lock);
+		if (retry && !e->queued && !e->stopping)
+			wait_work(e, true);
+	}
+	(void)pthread_mutex_unlock(&e->lock);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+/* Sets that a dead process left half-way are failed, and their data goes. */
+static int recover(struct engine *e, struct snap_error *err)
+{
+	struct set *s;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && (s = catalog_at(e->cat, i)) != NULL; i++) {
+		if (s->state == SET_DELETING)
+			e->deletes_due = true;
+		if (s->state != SET_RUNNING && s->state != SET_PENDING)
+			continue;
+		(void)set_text(&s->error, s->state == SET_RUNNING ?
+						  "stillfs ended before the consistency point was fixed" :
+						  "stillfs ended before the set was complete");
+		s->error_code = -ESHUTDOWN;
+		s->state = SET_FAILED;
+		s->ended = clock_utc();
+		r = engine_save(e, s, err);
+		if (r == 0 && run_remove(e, s->name, s->id, err) < 0) {
+			log_warn("%s", err->msg); /* rmdir of the set tries again */
+			snap_error_clear(err);
+		}
+	}
+	return r;
+}
+
+struct engine *engine_new(const struct door *d, struct snap_error *err)
+{
+	const char *prov = conf_str(d->conf, "provider"), *db = conf_str(d->conf, "db");
+	struct engine *e = calloc(1, sizeof(*e));
+	pthread_condattr_t a;
+
+	if (!e) {
+		snap_error_set(err, -ENOMEM, "start the engine: out of memory");
+		return NULL;
+	}
+	e->door = *d;
+	e->step = "idle";
+	e->next_waiter = 1;
+	(void)pthread_mutex_init(&e->lock, NULL);
+	(void)pthread_mutex_init(&e->save_lock, NULL);
+	(void)pthread_condattr_init(&a);
+	(void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&e->work, &a);
+	(void)pthread_condattr_destroy(&a);
+	e->prov = provider_find(prov);
+	e->coord = coordinator_find(db);
+	if (!e->prov)
+		snap_error_set(err, -EINVAL, "provider=%s: unknown; this build has: local", prov);
+	else if (!e->coord)
+		snap_error_set(err, -EINVAL, "db=%s: unknown; this build has: none, mysql", db);
+	else if (conf_bool(d->conf, "freeze") && e->prov->features & PROV_LIVE_FS)
+		snap_error_set(err, -EINVAL, "freeze=yes cannot be used with provider=%s", prov);
+	else if ((e->prov_self = e->prov->open(&e->door, err)) &&
+		 (e->coord_self = e->coord->open(&e->door, err)))
+		e->cat = catalog_open(conf_str(d->conf, "state_dir"), err);
+	if (!e->cat) {
+		engine_free(e);
+		return NULL;
+	}
+	run_clean_backings(&e->door);
+	return e;
+}
+
+int engine_start(struct engine *e, struct snap_error *err)
+{
+	int r;
+
+	e->db_exec = exec_new("database");
+	e->prov_exec = exec_new("provider");
+	if (!e->db_exec || !e->prov_exec)
+		return snap_error_set(err, -errno, "start the engine's threads: %s", strerror(errno));
+	r = recover(e, err);
+	if (r < 0)
+		return r;
+	r = pthread_create(&e->thread, NULL, engine_run, e);
+	if (r)
+		return snap_error_set(err, -r, "start the engine's thread: %s", strerror(r));
+	e->started = true;
+	return 0;
+}
+
+int engine_stop(struct engine *e, uint32_t max_ms)
+{
+	struct snap_error err = { 0 };
+	struct waiter *w;
+	int a, b;
+
+	snap_error_set(&err, -ESHUTDOWN, "stillfs is stopping");
+	(void)pthread_mutex_lock(&e->lock);
+	e->stopping = true;
+	(void)pthread_cond_signal(&e->work);
+	(void)pthread_mutex_unlock(&e->lock);
+	atomic_store(&e->abort_flag, ESHUTDOWN);
+	if (e->db_exec)
+		exec_kick(e->db_exec);
+	if (e->prov_exec)
+		exec_kick(e->prov_exec);
+	if (e->started)
+		(void)pthread_join(e->thread, NULL); /* every wait of it ends at the abort flag */
+	e->started = false;
+	(void)pthread_mutex_lock(&e->lock);
+	w = take_waiters(e, NULL, 0);
+	(void)pthread_mutex_unlock(&e->lock);
+	answer_all(w, -ESHUTDOWN, &err);
+	if (e->db_exec && exec_stuck(e->db_exec))
+		e->coord->sever(e->coord_self);
+	a = exec_free(e->db_exec);
+	b = exec_free(e->prov_exec);
+	if (a == 0)
+		e->db_exec = NULL;
+	if (b == 0)
+		e->prov_exec = NULL;
+	return a < 0 || b < 0 ? -ETIMEDOUT : 0;
+}
+
+void engine_free(struct engine *e)
+{
+	if (!e)
+		return;
+	if (e->coord_self)
+		e->coord->close(e->coord_self);
+	if (e->prov_self)
+		e->prov->close(e->prov_self);
+	(void)exec_free(e->db_exec);
+	(void)exec_free(e->prov_exec);
+	catalog_free(e->cat);
+	free(e->queued);
+	vbuf_free(&e->last);
+	(void)pthread_mutex_destroy(&e->lock);
+	(void)pthread_mutex_destroy(&e->save_lock);
+	(void)pthread_cond_destroy(&e->work);
+	free(e);
+}
+
+/* ---- requests ---- */
+
+static struct waiter *waiter_new(struct engine *e, engine_done cb, void *arg, const char *set_id, bool own)
+{
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return NULL;
+	w->id = e->next_waiter++;
+	w->cb = cb;
+	w->arg = arg;
+	w->own = own;
+	(void)snprintf(w->set_id, sizeof(w->set_id), "%s", set_id);
+	w->next = e->waiters;
+	e->waiters = w;
+	return w;
+}
+
+static int choose_name(struct engine *e, struct snap_request *r, struct snap_error *err)
+{
+	struct timespec now = clock_utc();
+	const struct set *s;
+	char when[17];
+	struct tm tm;
+
+	if (!r->name[0]) {
+		(void)gmtime_r(&now.tv_sec, &tm);
+		(void)strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", &tm);
+		(void)snprintf(r->name, sizeof(r->name), "%.46s-%s", r->class, when);
+	}
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
+		if (s->state == SET_DELETING && strcmp(s->name, r->name) == 0)
+			return snap_error_set(err, -EBUSY, "snapshot %s: the data of a deleted set of this name is still "
+							   "being removed; try later", r->name);
+	if (catalog_find(e->cat, r->name))
+		return snap_error_set(err, -EEXIST, "snapshot %s: a set of this name exists; choose another name",
+				      r->name);
+	return 0;
+}
+
+/* Accept a request. Lock held. On 0 the set is in the catalog and its run begins at once. */
+static int accept_request(struct engine *e, struct snap_request *r, const char *file, bool reported,
+			  struct snap_error *err)
+{
+	struct request *q;
+	struct set *s;
+	int ret;
+
+	if (e->stopping)
+		return snap_error_set(err, -ESHUTDOWN, "snapshot: stillfs is stopping");
+	if (e->running)
+		return snap_error_set(err, -EBUSY, "snapshot: %s is running; wait for it (cat snapshots/%s/wait) or "
+						   "write to abort", e->running->name, e->running->name);
+	if (exec_stuck(e->prov_exec) || exec_stuck(e->db_exec))
+		return snap_error_set(err, -EBUSY, "snapshot: a call to the %s of an earlier run has not come back yet; "
+						   "look at it before trying again",
+				      exec_stuck(e->prov_exec) ? "provider" : "database");
+	ret = choose_name(e, r, err);
+	if (ret < 0)
+		return ret;
+	q = calloc(1, sizeof(*q));
+	s = set_new();
+	if (!q || !s || set_text(&s->description, r->description) < 0 || set_text(&s->tags, r->tags) < 0 ||
+	    (ret = catalog_add(e->cat, s)) < 0) {
+		set_free(s);
+		free(q);
+		return snap_error_set(err, ret ? ret : -ENOMEM, "snapshot: out of memory");
+	}
+	memcpy(s->name, r->name, sizeof(s->name));
+	memcpy(s->class, r->class, sizeof(s->class));
+	(void)snprintf(s->provider, sizeof(s->provider), "%s", e->prov->name);
+	(void)snprintf(s->db, sizeof(s->db), "%s", e->coord->name);
+	s->pin = r->pin;
+	s->created = clock_utc();
+	q->r = *r;
+	q->file = file;
+	q->reported = reported;
+	e->queued = q;
+	e->running = s;
+	e->point_fixed = false;
+	atomic_store(&e->abort_flag, 0);
+	(void)pthread_cond_signal(&e->work);
+	return 0;
+}
+
+int engine_snapshot(struct engine *e, const char *text, size_t len, engine_done cb, void *arg, uint64_t *id,
+		    struct snap_error *err)
+{
+	struct snap_request r;
+	struct waiter *w = NULL;
+	int ret = snap_parse(text, len, &r, err);
+
+	if (ret < 0)
+		return ret;
+	*id = 0;
+	(void)pthread_mutex_lock(&e->lock);
+	ret = accept_request(e, &r, "snapshot", !r.nowait, err);
+	if (ret == 0 && !r.nowait) {
+		w = waiter_new(e, cb, arg, e->running->id, true);
+		if (w)
+			*id = w->id;
+	}
+	(void)pthread_mutex_unlock(&e->lock);
+	if (ret == 0 && !w)
+		cb(arg, 0, NULL); /* nowait; or no memory to wait with: it runs, `wait` tells */
+	return ret;
+}
+
+int engine_wait(struct engine *e, const char *name, engine_done cb, void *arg, uint64_t *id,
+		struct snap_error *err)
+{
+	struct snap_error why = { 0 };
+	struct waiter *w = NULL;
+	struct set *s;
+	int ret = 0;
+
+	*id = 0;
+	(void)pthread_mutex_lock(&e->lock);
+	s = catalog_find(e->cat, name);
+	if (!s) {
+		ret = -ENOENT;
+	} else if (s->state == SET_RUNNING && s == e->running) {
+		w = waiter_new(e, cb, arg, s->id, false);
+		if (w)
+			*id = w->id;
+		else
+			ret = -ENOMEM;
+	} else if (s->state == SET_FAILED) {
+		snap_error_set(&why, s->error_code ? s->error_code : -EIO, "%s", s->error);
+	}
+	(void)pthread_mutex_unlock(&e->lock);
+	if (ret == 0 && !w)
+		cb(arg, why.code, why.code ? &why : NULL);
+	if (ret < 0)
+		snap_error_set(err, ret, "snapshots/%s: %s", name, strerror(-ret));
+	return ret;
+}
+
+static void abort_run(struct engine *e, int why)
+{
+	int none = 0;
+
+	(void)atomic_compare_exchange_strong(&e->abort_flag, &none, why);
+	exec_kick(e->db_exec);
+	exec_kick(e->prov_exec);
+}
+
+void engine_cancel(struct engine *e, uint64_t id)
+{
+	struct waiter *w;
+	bool abort_it;
+
+	(void)pthread_mutex_lock(&e->lock);
+	w = take_waiters(e, NULL, id);
+	abort_it = w && w->own && e->running && !e->point_fixed && strcmp(e->running->id, w->set_id) == 0;
+	(void)pthread_mutex_unlock(&e->lock);
+	if (abort_it)
+		abort_run(e, EINTR);
+	answer_all(w, -EINTR, NULL);
+}
+
+int engine_abort(struct engine *e, struct snap_error *err)
+{
+	bool running;
+
+	(void)pthread_mutex_lock(&e->lock);
+	running = e->running != NULL;
+	(void)pthread_mutex_unlock(&e->lock);
+	if (!running)
+		return snap_error_set(err, -ENOENT, "abort: no snapshot is running");
+	abort_run(e, ECANCELED);
+	return 0;
+}
+
+int engine_mkdir(struct engine *e, const char *name, struct snap_error *err)
+{
+	struct snap_request r = { .class = "manual" };
+	int ret;
+
+	if (!set_name_ok(name))
+		return snap_error_set(err, -EINVAL, "mkdir snapshots/%.70s: bad name: expected a letter or digit, then "
+						    "at most 63 of letters, digits, . _ -", name);
+	(void)snprintf(r.name, sizeof(r.name), "%s", name);
+	(void)pthread_mutex_lock(&e->lock);
+	ret = accept_request(e, &r, "snapshots", false, err);
+	(void)pthread_mutex_unlock(&e->lock);
+	return ret;
+}
+
+/* The newest complete set is the floor: nothing may delete it. Lock held. */
+static bool is_floor(struct engine *e, const struct set *s)
+{
+	const struct set *o;
+
+	if (s->state != SET_COMPLETE)
+		return false;
+	for (size_t i = 0; (o = catalog_at(e->cat, i)) != NULL; i++)
+		if (o->state == SET_COMPLETE && o->seq > s->seq)
+			return false;
+	return true;
+}
+
+int engine_rmdir(struct engine *e, const char *name, struct snap_error *err)
+{
+	enum set_state before = SET_FAILED;
+	struct set *s;
+	int ret = 0;
+
+	(void)pthread_mutex_lock(&e->lock);
+	s = catalog_find(e->cat, name);
+	if (!s)
+		ret = snap_error_set(err, -ENOENT, "rmdir snapshots/%.70s: no such set", name);
+	else if (s == e->running)
+		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is running; write to abort first", name);
+	else if (s->pin)
+		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is pinned; `echo no > snapshots/%s/pin` first",
+				     name, name);
+	else if (is_floor(e, s))
+		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is the newest complete set, which is always "
+						  "kept; take a newer one first", name);
+	if (ret == 0) {
+		before = s->state;
+		s->state = SET_DELETING;
+	}
+	(void)pthread_mutex_unlock(&e->lock);
+	if (ret == 0) {
+		ret = engine_save(e, s, err);
+		(void)pthread_mutex_lock(&e->lock);
+		if (ret < 0)
+			s->state = before;
+		else
+			e->deletes_due = true;
+		(void)pthread_cond_signal(&e->work);
+		(void)pthread_mutex_unlock(&e->lock);
+	}
+	return ret;
+}
+
+/* ---- views ---- */
+
+static void view(struct engine *e, const struct set *s, struct set_view *v)
+{
+	memset(v, 0, sizeof(*v));
+	memcpy(v->name, s->name, sizeof(v->name));
+	v->ino = s->seq;
+	v->created = s->created;
+	if ((s->state == SET_COMPLETE || s->state == SET_PENDING) && e->prov->data_path)
+		v->has_data = e->prov->data_path(e->prov_self, s->name, v->data, sizeof(v->data)) == 0;
+}
+
+size_t engine_each_set(struct engine *e, int (*fn)(void *arg, const struct set_view *v), void *arg)
+{
+	struct set_view v;
+	struct set *s;
+	size_t n = 0;
+
+	(void)pthread_mutex_lock(&e->lock);
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
+		if (s->state == SET_DELETING)
+			continue;
+		view(e, s, &v);
+		n++;
+		if (fn(arg, &v))
+			break;
+	}
+	(void)pthread_mutex_unlock(&e->lock);
+	return n;
+}
+
+int engine_get_set(struct engine *e, const char *name, struct set_view *v)
+{
+	struct set *s;
+
+	(void)pthread_mutex_lock(&e->lock);
+	s = catalog_find(e->cat, name);
+	if (s)
+		view(e, s, v);
+	(void)pthread_mutex_unlock(&e->lock);
+	return s ? 0 : -ENOENT;
+}

@@ -1,0 +1,79 @@
+/* snapshot/engine_int.h - what the engine's files share: engine.c (API, threads, waiters), run.c (one
+ * snapshot, step by step), files.c (virtual files). Private to them. */
+#ifndef STILLFS_SNAPSHOT_ENGINE_INT_H
+#define STILLFS_SNAPSHOT_ENGINE_INT_H
+
+#include "snapshot/catalog.h"
+#include "snapshot/coordinator.h"
+#include "snapshot/exec.h"
+#include "snapshot/provider.h"
+#include "snapshot/snap_parse.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define POSITION_FILE ".stillfs-position"
+
+struct waiter {
+	struct waiter *next;
+	uint64_t id;
+	engine_done cb;
+	void *arg;
+	char set_id[33]; /* of the set it waits for; "" while its request is queued */
+	bool own; /* its Ctrl-C aborts the run */
+};
+
+struct request {
+	struct snap_request r;
+	char set_name[DOOR_NAME_MAX + 1];
+	const char *file; /* that asked, for last_error: a literal */
+	bool reported; /* somebody waits and reports the failure */
+};
+
+struct engine {
+	struct door door;
+	const struct prov_ops *prov;
+	void *prov_self;
+	const struct coord_ops *coord;
+	void *coord_self;
+	struct exec *db_exec, *prov_exec;
+	pthread_t thread;
+	bool started;
+	_Atomic int abort_flag; /* 0, or what the run fails with: ECANCELED, EINTR, ESHUTDOWN */
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	/* under lock: */
+	struct catalog *cat;
+	struct waiter *waiters;
+	uint64_t next_waiter;
+	struct request *queued; /* accepted, not begun; one at the most */
+	struct set *running; /* between begin and its end */
+	bool point_fixed; /* of `running` */
+	bool stopping, deletes_due;
+	const char *step; /* a literal, for status */
+	struct vbuf last; /* what `snapshot` shows */
+	char last_name[DOOR_NAME_MAX + 1];
+	enum set_state last_state;
+	/* the lock's owner rendered the coordinator's lines here, so that status calls no SQL */
+	pthread_mutex_t save_lock; /* one writer of a record at a time */
+};
+
+/* engine.c */
+void engine_event(struct engine *e, const struct set *s, const char *step, double ms);
+int engine_save(struct engine *e, struct set *s, struct snap_error *err); /* lock not held */
+/* Answer those who wait for set `id`: fixed (0) or failed. Lock not held. */
+void engine_notify(struct engine *e, const char *id, int result, const struct snap_error *err);
+void engine_step(struct engine *e, const char *step);
+
+/* run.c: take one snapshot; s is in the catalog, state SET_RUNNING. Returns when it is complete or failed
+ * and everything is undone. */
+void run_snapshot(struct engine *e, struct set *s, struct snap_error *err);
+/* Remove a set's data through the provider's thread. */
+int run_remove(struct engine *e, const char *name, const char *id, struct snap_error *err);
+/* Remove position files that a dead process left in the backings. */
+void run_clean_backings(const struct door *d);
+
+/* files.c */
+void files_render_last(struct engine *e, const struct set *s); /* lock held */
+
+#endif

@@ -1,0 +1,344 @@
+/* snapshot/files.c - the engine's virtual files: one renderer and one parser each.
+ * Threads: control threads, with the engine's lock held while a set is read. Blocks: writes save one
+ * small record. Columns of `list` and keys of JSON: only append. */
+#include "snapshot/engine_int.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Find a set and hold the lock; NULL: not held. */
+static struct set *get(struct engine *e, const char *name)
+{
+	struct set *s;
+
+	(void)pthread_mutex_lock(&e->lock);
+	s = catalog_find(e->cat, name);
+	if (!s)
+		(void)pthread_mutex_unlock(&e->lock);
+	return s;
+}
+
+static void put_ms(struct vbuf *out, double ms)
+{
+	if (ms < 0)
+		vbuf_puts(out, "-");
+	else
+		vbuf_printf(out, "%.1f", ms);
+}
+
+/* ---- attribute files ---- */
+
+#define ATTR(fname, expr)                                                                          \
+	static int show_##fname(struct engine *e, const char *name, struct vbuf *out)              \
+	{                                                                                          \
+		struct set *s = get(e, name);                                                      \
+		char t[CLOCK_ISO_MAX];                                                             \
+                                                                                                   \
+		if (!s)                                                                            \
+			return -ENOENT;                                                            \
+		(void)t;                                                                           \
+		expr;                                                                              \
+		(void)pthread_mutex_unlock(&e->lock);                                              \
+		return 0;                                                                          \
+	}
+
+ATTR(id, vbuf_printf(out, "%s\n", s->id))
+ATTR(state, vbuf_printf(out, "%s\n", set_state_name(s->state)))
+ATTR(created, vbuf_printf(out, "%s\n", clock_iso(s->created, t)))
+ATTR(description, vbuf_printf(out, "%s\n", s->description))
+ATTR(tags, vbuf_puts(out, s->tags))
+ATTR(position, vbuf_puts(out, s->position))
+ATTR(volumes, vbuf_printf(out, "%u\n", s->volumes))
+ATTR(size, vbuf_printf(out, "%llu\n", (unsigned long long)s->size_b))
+ATTR(verified, vbuf_puts(out, "no\n")) /* nothing verifies yet: docs/limits.md */
+ATTR(last_error, vbuf_printf(out, "%s\n", *s->error ? s->error : "none"))
+ATTR(log, vbuf_puts(out, vbuf_text(&s->log)))
+ATTR(pin, vbuf_puts(out, s->pin ? "yes\n" : "no\n"))
+ATTR(lock_ms, {
+	put_ms(out, s->lock_ms);
+	vbuf_puts(out, "\n");
+})
+ATTR(hold_ms, {
+	put_ms(out, s->hold_ms);
+	vbuf_puts(out, "\n");
+})
+ATTR(progress, {
+	vbuf_printf(out, "%u\n", s->progress);
+	if (*s->detail)
+		vbuf_printf(out, "%s\n", s->detail);
+})
+
+/* Change a set under the lock, then save it; put it back if it could not be saved. */
+static int change_text(struct engine *e, const char *name, bool tags, const char *text, struct snap_error *err)
+{
+	struct set *s = get(e, name);
+	char **field, *old, *fresh;
+	int r;
+
+	if (!s)
+		return -ENOENT;
+	field = tags ? &s->tags : &s->description;
+	fresh = strdup(text);
+	old = *field;
+	if (fresh)
+		*field = fresh;
+	(void)pthread_mutex_unlock(&e->lock);
+	if (!fresh)
+		return -ENOMEM;
+	r = engine_save(e, s, err);
+	(void)pthread_mutex_lock(&e->lock);
+	if (r < 0 && *field == fresh)
+		*field = old;
+	else
+		fresh = old;
+	(void)pthread_mutex_unlock(&e->lock);
+	free(fresh);
+	return r;
+}
+
+static int write_pin(struct engine *e, const char *name, const char *text, size_t len, struct snap_error *err)
+{
+	char word[8] = "", rest[2];
+	struct set *s;
+	bool pin, old;
+	int r;
+
+	if (sscanf(text, "%7s %1s", word, rest) != 1 || (strcmp(word, "yes") != 0 && strcmp(word, "no") != 0))
+		return snap_error_set(err, -EINVAL, "pin: expected yes or no");
+	pin = strcmp(word, "yes") == 0;
+	s = get(e, name);
+	if (!s)
+		return -ENOENT;
+	old = s->pin;
+	s->pin = pin;
+	(void)pthread_mutex_unlock(&e->lock);
+	r = engine_save(e, s, err);
+	if (r < 0) {
+		(void)pthread_mutex_lock(&e->lock);
+		s->pin = old;
+		(void)pthread_mutex_unlock(&e->lock);
+	}
+	return r;
+}
+
+static int write_description(struct engine *e, const char *name, const char *text, size_t len,
+			     struct snap_error *err)
+{
+	char buf[SNAP_DESCRIPTION_MAX + 1];
+
+	if (len && text[len - 1] == '\n')
+		len--;
+	if (len > SNAP_DESCRIPTION_MAX)
+		return snap_error_set(err, -EINVAL, "description: longer than %d bytes", SNAP_DESCRIPTION_MAX);
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+			return snap_error_set(err, -EINVAL, "description: one line without control characters is "
+							    "expected");
+	memcpy(buf, text, len);
+	buf[len] = '\0';
+	return change_text(e, name, false, buf, err);
+}
+
+/* Lines "key:value" replace all tags. */
+static int write_tags(struct engine *e, const char *name, const char *text, size_t len, struct snap_error *err)
+{
+	char line[512];
+	struct vbuf b = VBUF_INIT;
+	unsigned n = 0;
+	int r = 0;
+
+	while (r == 0 && *text) {
+		size_t l = strcspn(text, "\n");
+
+		(void)snprintf(line, sizeof(line), "%.*s", (int)(l < sizeof(line) ? l : sizeof(line) - 1), text);
+		text += l + (text[l] == '\n');
+		if (!*line)
+			continue;
+		if (!snap_tag_ok(line) || ++n > SNAP_TAGS_MAX)
+			r = snap_error_set(err, -EINVAL, "tags: \"%.100s\": expected at most %d lines KEY:VALUE", line,
+					   SNAP_TAGS_MAX);
+		vbuf_printf(&b, "%s\n", line);
+	}
+	if (r == 0)
+		r = vbuf_error(&b);
+	if (r == 0)
+		r = change_text(e, name, true, vbuf_text(&b), err);
+	vbuf_free(&b);
+	return r;
+}
+
+/* ---- the root's files ---- */
+
+/* `snapshot`: one flat-keyed block about the last one. Lock held. */
+void files_render_last(struct engine *e, const struct set *s)
+{
+	char t[CLOCK_ISO_MAX];
+	struct vbuf *b = &e->last;
+
+	vbuf_free(b);
+	vbuf_printf(b, "name %s\nstate %s\ncreated %s\nlock_ms ", s->name, set_state_name(s->state),
+		    clock_iso(s->created, t));
+	put_ms(b, s->lock_ms);
+	vbuf_puts(b, "\nhold_ms ");
+	put_ms(b, s->hold_ms);
+	vbuf_printf(b, "\nvolumes %u\nsize %llu\n%s", s->volumes, (unsigned long long)s->size_b, s->position);
+	if (*s->error)
+		vbuf_printf(b, "last_error %s\n", s->error);
+}
+
+static int show_snapshot(struct engine *e, const char *name, struct vbuf *out)
+{
+	(void)pthread_mutex_lock(&e->lock);
+	if (e->running)
+		vbuf_printf(out, "name %s\nstate %s\nstep %s\n", e->running->name,
+			    set_state_name(e->running->state), e->step);
+	else
+		vbuf_puts(out, e->last.len ? vbuf_text(&e->last) : "none\n");
+	(void)pthread_mutex_unlock(&e->lock);
+	return 0;
+}
+
+static int write_abort(struct engine *e, const char *name, const char *text, size_t len, struct snap_error *err)
+{
+	return engine_abort(e, err);
+}
+
+static void human_age(struct timespec created, char buf[32])
+{
+	long s = clock_utc().tv_sec - created.tv_sec;
+
+	if (s < 120)
+		(void)snprintf(buf, 32, "%lds", s < 0 ? 0 : s);
+	else if (s < 7200)
+		(void)snprintf(buf, 32, "%ldm", s / 60);
+	else if (s < 48 * 3600)
+		(void)snprintf(buf, 32, "%ldh", s / 3600);
+	else
+		(void)snprintf(buf, 32, "%ldd", s / 86400);
+}
+
+static void human_size(uint64_t b, char buf[16])
+{
+	static const char units[] = "BKMGTP";
+	double v = (double)b;
+	int u = 0;
+
+	for (; v >= 1024 && u < 5; u++)
+		v /= 1024;
+	(void)snprintf(buf, 16, u ? "%.1f%c" : "%.0f%c", v, units[u]);
+}
+
+/* The position in one column: file:offset, or the GTID, or "-". */
+static void short_position(const char *p, char *buf, size_t cap)
+{
+	const char *file = strstr(p, "binlog_file "), *pos = strstr(p, "binlog_pos ");
+
+	(void)snprintf(buf, cap, "%s", *p ? "unknown" : "-");
+	if (file && pos)
+		(void)snprintf(buf, cap, "%.*s:%.*s", (int)strcspn(file + 12, "\n"), file + 12,
+			       (int)strcspn(pos + 11, "\n"), pos + 11);
+}
+
+static void list_row(struct vbuf *out, const struct set *s, int name_w, int class_w)
+{
+	char t[CLOCK_ISO_MAX], age[32], size[16], lock[24] = "-", hold[24] = "-", pos[160];
+
+	human_age(s->created, age);
+	human_size(s->size_b, size);
+	short_position(s->position, pos, sizeof(pos));
+	if (s->lock_ms >= 0)
+		(void)snprintf(lock, sizeof(lock), "%.1f", s->lock_ms);
+	if (s->hold_ms >= 0)
+		(void)snprintf(hold, sizeof(hold), "%.1f", s->hold_ms);
+	clock_iso(s->created, t);
+	t[19] = 'Z';
+	t[20] = '\0';
+	vbuf_printf(out, "%-*s  %-*s  %s  %5s  %-8s  %3u  %8s  %7s  %7s  %-3s  %s\n", name_w, s->name, class_w,
+		    s->class, t, age, set_state_name(s->state), s->volumes, size, lock, hold,
+		    s->pin ? "pin" : "-", pos);
+}
+
+static int show_list(struct engine *e, const char *name, struct vbuf *out)
+{
+	int name_w = 4, class_w = 5;
+	struct set *s;
+
+	(void)pthread_mutex_lock(&e->lock);
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
+		name_w = (int)strlen(s->name) > name_w ? (int)strlen(s->name) : name_w;
+		class_w = (int)strlen(s->class) > class_w ? (int)strlen(s->class) : class_w;
+	}
+	vbuf_printf(out, "%-*s  %-*s  %-20s  %5s  %-8s  %3s  %8s  %7s  %7s  %-3s  %s\n", name_w, "NAME", class_w,
+		    "CLASS", "CREATED", "AGE", "STATE", "VOL", "SIZE", "LOCK_MS", "HOLD_MS", "PIN", "POSITION");
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
+		if (s->state != SET_DELETING)
+			list_row(out, s, name_w, class_w);
+	(void)pthread_mutex_unlock(&e->lock);
+	return 0;
+}
+
+static int show_list_json(struct engine *e, const char *name, struct vbuf *out)
+{
+	struct set *s;
+
+	(void)pthread_mutex_lock(&e->lock);
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
+		if (s->state != SET_DELETING) {
+			set_json(s, out);
+			vbuf_puts(out, "\n");
+		}
+	(void)pthread_mutex_unlock(&e->lock);
+	return 0;
+}
+
+void engine_status(struct engine *e, struct vbuf *out)
+{
+	size_t n = 0;
+	struct set *s;
+
+	(void)pthread_mutex_lock(&e->lock);
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
+		n += s->state != SET_DELETING;
+	vbuf_printf(out, "state %s\n", e->step);
+	if (e->running)
+		vbuf_printf(out, "running %s\n", e->running->name);
+	vbuf_printf(out, "provider %s\ndb %s\nsets %zu\nlineage %s\ncatalog_bad_files %u\n", e->prov->name,
+		    e->coord->name, n, catalog_lineage(e->cat), catalog_bad(e->cat));
+	vbuf_printf(out, "last_snapshot %s\n", e->last_name[0] ? e->last_name : "none");
+	if (e->last_name[0])
+		vbuf_printf(out, "last_snapshot_state %s\n", set_state_name(e->last_state));
+	(void)pthread_mutex_unlock(&e->lock);
+	vbuf_printf(out, "provider_call %s\ndatabase_call %s\n", exec_stuck(e->prov_exec) ? "stuck" : "ok",
+		    exec_stuck(e->db_exec) ? "stuck" : "ok");
+	e->coord->status(e->coord_self, out);
+}
+
+const struct engine_file engine_root_files[] = {
+	{ "snapshot", show_snapshot, NULL },
+	{ "abort", NULL, write_abort },
+	{ "list", show_list, NULL },
+	{ "list.json", show_list_json, NULL },
+	{ NULL, NULL, NULL },
+};
+
+const struct engine_file engine_set_files[] = {
+	{ "id", show_id, NULL },
+	{ "state", show_state, NULL },
+	{ "progress", show_progress, NULL },
+	{ "created", show_created, NULL },
+	{ "description", show_description, write_description },
+	{ "tags", show_tags, write_tags },
+	{ "pin", show_pin, write_pin },
+	{ "position", show_position, NULL },
+	{ "lock_ms", show_lock_ms, NULL },
+	{ "hold_ms", show_hold_ms, NULL },
+	{ "volumes", show_volumes, NULL },
+	{ "size", show_size, NULL },
+	{ "verified", show_verified, NULL },
+	{ "last_error", show_last_error, NULL },
+	{ "log", show_log, NULL },
+	{ NULL, NULL, NULL },
+};

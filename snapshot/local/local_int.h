@@ -1,0 +1,56 @@
+/* snapshot/local/local_int.h - shared by local.c (contract), clone.c (the hold), digest.c (afterwards). */
+#ifndef STILLFS_SNAPSHOT_LOCAL_INT_H
+#define STILLFS_SNAPSHOT_LOCAL_INT_H
+
+#include "snapshot/local/local.h"
+#include "snapshot/local/tree.h"
+
+#include <limits.h>
+#include <openssl/evp.h>
+
+struct local {
+	const struct door *door;
+	unsigned n_dirs;
+	char *dir[DOOR_MAX_PAIRS]; /* local_dir of each pair */
+	bool copy; /* local_copy=yes */
+};
+
+/* One pair's part of a run. */
+struct lpair {
+	int src; /* the backing, borrowed */
+	int dst; /* the clone's directory, while it is being made */
+	struct tree tree; /* as of the consistency point */
+	char sub[300]; /* of the clone below the set's directory: "data" or "data/0-mysql" */
+	bool copy; /* no reflink here */
+};
+
+enum lstage { ST_RENAME, ST_TIDY, ST_SYNC, ST_DIGEST, ST_MARK, ST_DONE };
+
+struct lrun {
+	struct local *l;
+	const struct prov_run *r;
+	unsigned n;
+	struct lpair p[DOOR_MAX_PAIRS];
+	enum lstage stage;
+	/* digest */
+	unsigned pair;
+	size_t entry;
+	size_t files_done, files_all;
+	uint64_t bytes_done, bytes_all;
+	int fd; /* the file being read, -1 */
+	EVP_MD_CTX *md;
+	struct vbuf manifest;
+};
+
+/* clone.c: bring every file of every pair over; in the hold. */
+int clone_all(struct lrun *lr, struct snap_error *err);
+/* Make directories and empty files beforehand; outside the hold. */
+int clone_prepare(struct lrun *lr, struct snap_error *err);
+/* Remove what vanished between preparing and cloning; owners, modes, times. After the hold. */
+int clone_tidy(struct lrun *lr, struct snap_error *err);
+/* Does the filesystem clone? 0, -EOPNOTSUPP, -errno. */
+int clone_probe(int dirfd);
+/* digest.c: SHA-256 of every file, for up to max_ms. 1: more to do; 0: all done, manifest filled. */
+int digest_some(struct lrun *lr, uint32_t max_ms, struct snap_error *err);
+
+#endif

@@ -1,0 +1,261 @@
+/* snapshot/mysql_check.c - what must hold before the database is locked: privileges, no statement that would
+ * make the lock (and everybody behind it) wait, and every path the server writes on our mounts.
+ * Called by mysql.c's preflight: gate open, nothing held. May resolve paths below the mounts. */
+#include "snapshot/mysql_int.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- privileges ---- */
+
+/* Is the privilege among those granted on everything? */
+static bool has(const char *grants, const char *privilege)
+{
+	size_t n = strlen(privilege);
+
+	for (const char *p = grants; (p = strcasestr(p, privilege)); p += n)
+		if ((p == grants || p[-1] == ' ') && (p[n] == ',' || p[n] == ' ' || p[n] == '\n'))
+			return true;
+	return false;
+}
+
+int my_check_grants(struct my *m, struct snap_error *err)
+{
+	struct vbuf all = VBUF_INIT;
+	const char *monitor = m->mariadb ? "BINLOG MONITOR" : "REPLICATION CLIENT";
+	MYSQL_RES *res;
+	MYSQL_ROW row;
+	char user[128] = "";
+	bool ok;
+	int r = my_query(m, "SHOW GRANTS", "read our privileges", &res, err);
+
+	if (r < 0)
+		return r;
+	while ((row = mysql_fetch_row(res)))
+		if (row[0] && strstr(row[0], " ON *.* "))
+			vbuf_printf(&all, "%.*s\n", (int)(strstr(row[0], " ON *.* ") - row[0]), row[0]);
+	mysql_free_result(res);
+	r = my_value(m, "SELECT CURRENT_USER()", user, sizeof(user), err);
+	ok = has(vbuf_text(&all), "ALL PRIVILEGES") ||
+	     (has(vbuf_text(&all), "RELOAD") && has(vbuf_text(&all), "PROCESS") &&
+	      (!m->log_bin || has(vbuf_text(&all), monitor) || has(vbuf_text(&all), "SUPER")) &&
+	      (!m->mariadb || has(vbuf_text(&all), "SLAVE MONITOR") || has(vbuf_text(&all), "SUPER")));
+	vbuf_free(&all);
+	if (r == 0 && !ok)
+		r = snap_error_set(err, -EACCES, "the database account %s lacks privileges: GRANT RELOAD, PROCESS, %s%s ON "
+						 "*.* TO it", user, monitor, m->mariadb ? ", SLAVE MONITOR" : "");
+	return r;
+}
+
+/* ---- blockers ---- */
+
+/* Would a statement of this first word make the lock wait? */
+static bool blocks(const struct my *m, const char *info)
+{
+	static const char *const ddl[] = { "ALTER", "OPTIMIZE", "REPAIR", "CREATE", "DROP", "RENAME", "TRUNCATE",
+					   "ANALYZE", "LOAD", NULL };
+
+	if (m->method == MY_BACKUP) {
+		for (int i = 0; ddl[i]; i++)
+			if (strncasecmp(info, ddl[i], strlen(ddl[i])) == 0)
+				return true;
+		return false;
+	}
+	/* MariaDB's FTWRL passes by running reads; MySQL's closes tables and waits for all */
+	return !m->mariadb || strncasecmp(info, "SELECT", 6) != 0;
+}
+
+int my_check_blockers(struct my *m, struct snap_error *err)
+{
+	char sql[256], names[300] = "", word[16];
+	size_t len = 0;
+	unsigned n = 0;
+	MYSQL_RES *res;
+	MYSQL_ROW row;
+	int r;
+
+	(void)snprintf(sql, sizeof(sql), "SELECT ID, USER, TIME, INFO FROM information_schema.PROCESSLIST WHERE COMMAND = "
+					 "'Query' AND TIME >= %llu AND ID <> CONNECTION_ID()",
+		       (unsigned long long)(conf_num(m->d->conf, "db.blocker_age") / 1000));
+	r = my_query(m, sql, "look for long statements", &res, err);
+	if (r < 0)
+		return r;
+	while ((row = mysql_fetch_row(res))) {
+		const char *info = my_col(res, row, "INFO");
+
+		if (!blocks(m, info))
+			continue;
+		/* the first word only: a statement may hold secrets */
+		(void)snprintf(word, sizeof(word), "%.*s", (int)strcspn(info, " \t\n("), info);
+		if (n++ < 4)
+			len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s by %.32s for %s s (id %s)",
+						len ? ", " : "", *word ? word : "a statement",
+						my_col(res, row, "USER"), my_col(res, row, "TIME"),
+						my_col(res, row, "ID"));
+	}
+	mysql_free_result(res);
+	return n ? snap_error_set(err, -EAGAIN, "%u long statement%s would make the lock, and everybody behind it, wait: %s; "
+						"wait for it or end it, then take the snapshot again",
+				  n, n == 1 ? "" : "s", names) : 0;
+}
+
+/* ---- paths ---- */
+
+struct paths {
+	struct my *m;
+	char datadir[1024], root[64]; /* the server's own view of the tree */
+	char bad[360];
+	size_t len;
+	unsigned n_bad;
+};
+
+static bool on_a_mount(const struct my *m, uint64_t dev)
+{
+	for (unsigned i = 0; i < m->d->n_pairs; i++)
+		if (m->d->pairs[i].mount_dev == dev)
+			return true;
+	return false;
+}
+
+/* A path the server writes; relative ones are relative to the datadir. */
+static void check_path(struct paths *p, const char *what, const char *path)
+{
+	char full[2048];
+	struct stat st = { 0 };
+	int n;
+
+	if (!*path)
+		return;
+	(void)snprintf(full, sizeof(full), "%s%s%s%s", p->root, *path == '/' ? "" : p->datadir,
+		       *path == '/' ? "" : "/", path);
+	if (stat(full, &st) < 0) {
+		char *slash = strrchr(full, '/'); /* a base name: its directory counts */
+
+		if (slash)
+			*slash = '\0';
+		if (stat(full, &st) < 0)
+			st.st_dev = 0;
+	}
+	if (on_a_mount(p->m, st.st_dev))
+		return;
+	if (p->n_bad++ < 8 && p->len < sizeof(p->bad)) {
+		n = snprintf(p->bad + p->len, sizeof(p->bad) - p->len, "%s%s %s", p->len ? ", " : "", what, path);
+		p->len += n > 0 ? (size_t)n : 0;
+	}
+}
+
+static int check_variables(struct paths *p, struct snap_error *err)
+{
+	static const char *const names[] = { "datadir", "innodb_data_home_dir", "innodb_log_group_home_dir",
+					     "innodb_undo_directory", "aria_log_dir_path", "log_bin_basename",
+					     "relay_log_basename" };
+	MYSQL_RES *res;
+	MYSQL_ROW row;
+	int r = my_query(p->m, "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('datadir', 'innodb_data_home_dir', "
+			       "'innodb_log_group_home_dir', 'innodb_undo_directory', 'aria_log_dir_path', "
+			       "'log_bin_basename', 'relay_log_basename')",
+			 "read the server's paths", &res, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) { /* datadir first */
+		mysql_data_seek(res, 0);
+		while ((row = mysql_fetch_row(res))) {
+			if (strcmp(row[0], names[i]) != 0 || !row[1])
+				continue;
+			if (i == 0)
+				(void)snprintf(p->datadir, sizeof(p->datadir), "%s", row[1]);
+			check_path(p, names[i], row[1]);
+		}
+	}
+	mysql_free_result(res);
+	return 0;
+}
+
+/* Tables with a DATA DIRECTORY of their own. Column names changed over the years: try both. */
+static void check_tablespaces(struct paths *p)
+{
+	static const char *const sql[] = {
+		"SELECT DISTINCT FILENAME AS P FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME LIKE '/%' "
+		"LIMIT 1000",
+		"SELECT DISTINCT PATH AS P FROM information_schema.INNODB_DATAFILES WHERE PATH LIKE '/%' LIMIT 1000",
+		"SELECT DISTINCT PATH AS P FROM information_schema.INNODB_SYS_DATAFILES WHERE PATH LIKE '/%' LIMIT 1000",
+	};
+	MYSQL_RES *res;
+	MYSQL_ROW row;
+
+	for (size_t i = 0; i < sizeof(sql) / sizeof(sql[0]); i++) {
+		struct snap_error ignored = { 0 };
+
+		if (my_query(p->m, sql[i], "read the tablespaces", &res, &ignored) < 0)
+			continue;
+		while ((row = mysql_fetch_row(res)))
+			check_path(p, "table", my_col(res, row, "P"));
+		mysql_free_result(res);
+		return;
+	}
+}
+
+/* A server that was started before the mount covered its files writes past the gate. */
+static int check_descriptors(struct my *m, struct snap_error *err)
+{
+	char dir[64], link[128], target[1024];
+	struct dirent *e;
+	struct stat st;
+	int r = 0;
+	DIR *d;
+
+	if (m->peer_pid <= 0)
+		return 0; /* TCP: the path check has to do */
+	(void)snprintf(dir, sizeof(dir), "/proc/%d/fd", m->peer_pid);
+	d = opendir(dir);
+	while (d && r == 0 && (e = readdir(d))) {
+		ssize_t n;
+
+		(void)snprintf(link, sizeof(link), "%s/%.40s", dir, e->d_name);
+		if (e->d_name[0] == '.' || stat(link, &st) < 0 || !S_ISREG(st.st_mode))
+			continue;
+		n = readlink(link, target, sizeof(target) - 1);
+		target[n > 0 ? n : 0] = '\0';
+		for (unsigned i = 0; r == 0 && i < m->d->n_pairs; i++) {
+			const char *b = m->d->pairs[i].backing;
+			size_t len = strlen(b);
+
+			if (st.st_dev == m->d->pairs[i].backing_dev && strncmp(target, b, len) == 0 &&
+			    target[len] == '/')
+				r = snap_error_set(err, -EBUSY, "the database server (pid %d) has %s open in the backing "
+								"itself: it was started before the mount, and its writes pass "
+								"by the gate; restart it", m->peer_pid, target);
+		}
+	}
+	if (d)
+		(void)closedir(d);
+	return r;
+}
+
+int my_check_paths(struct my *m, struct snap_error *err)
+{
+	struct paths p = { .m = m };
+	struct stat st;
+	int r;
+
+	if (m->peer_pid > 0)
+		(void)snprintf(p.root, sizeof(p.root), "/proc/%d/root", m->peer_pid);
+	if (p.root[0] && stat(p.root, &st) < 0)
+		p.root[0] = '\0';
+	r = check_variables(&p, err);
+	if (r < 0)
+		return r;
+	check_tablespaces(&p);
+	if (p.n_bad)
+		return snap_error_set(err, -EXDEV, "the server writes outside the mount: %s; a snapshot would lack that: give "
+						   "each such directory a pair of its own (-o pair=BACKING:MOUNTPOINT)", p.bad);
+	return check_descriptors(m, err);
+}

@@ -1,0 +1,84 @@
+/* snapshot/registry.c - providers and coordinators by name, and the coordinator that locks nothing. */
+#include "snapshot/coordinator.h"
+#include "snapshot/local/local.h"
+#include "snapshot/coord_mysql.h"
+#include "snapshot/provider.h"
+#ifdef STILLFS_TEST_PROVIDERS
+#include "snapshot/null/null.h"
+#endif
+
+#include <string.h>
+
+const struct prov_ops *provider_find(const char *name)
+{
+	static const struct prov_ops *const all[] = {
+		&prov_local,
+#ifdef STILLFS_TEST_PROVIDERS
+		&prov_null,
+#endif
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (strcmp(all[i]->name, name) == 0)
+			return all[i];
+	return NULL;
+}
+
+/* ---- none: the gate alone makes the image atomic; the engine recovers it as after a crash ---- */
+
+static int none_self;
+
+static void *none_open(const struct door *d, struct snap_error *err)
+{
+	return &none_self;
+}
+
+static void none_close(void *c)
+{
+}
+
+static int none_preflight(void *c, uint32_t max_ms, struct snap_error *err)
+{
+	return 0;
+}
+
+static int none_lock(void *c, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err)
+{
+	return 0;
+}
+
+static int none_position(void *c, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
+{
+	return 0; /* no database, no position */
+}
+
+static int none_unlock(void *c, uint32_t max_ms, struct snap_error *err)
+{
+	return 0;
+}
+
+static void none_status(void *c, struct vbuf *out)
+{
+}
+
+static const struct coord_ops coord_none = {
+	.name = "none",
+	.open = none_open,
+	.close = none_close,
+	.preflight = none_preflight,
+	.lock = none_lock,
+	.position = none_position,
+	.unlock = none_unlock,
+	.sever = none_close,
+	.status = none_status,
+};
+
+const struct coord_ops *coordinator_find(const char *name)
+{
+	static const struct coord_ops *const all[] = { &coord_none, &coord_mysql };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (strcmp(all[i]->name, name) == 0)
+			return all[i];
+	return NULL;
+}
