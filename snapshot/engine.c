@@ -97,30 +97,69 @@ void engine_notify(struct engine *e, const char *id, int result, const struct sn
 
 /* ---- the thread ---- */
 
+/* What `snapshot` and `status` say of the last one. */
+static void set_last(struct engine *e, const struct set *s)
+{
+	files_render_last(e, s);
+	(void)snprintf(e->last_name, sizeof(e->last_name), "%s", s->name);
+	e->last_state = s->state;
+	e->step = e->n_completing ? "completing" : "idle";
+}
+
 static void one_snapshot(struct engine *e, struct request *q)
 {
 	struct snap_error err = { 0 };
 	struct set *s;
+	struct run *r;
 
 	(void)pthread_mutex_lock(&e->lock);
 	s = e->running;
 	(void)pthread_mutex_unlock(&e->lock);
 	engine_event(e, s, "begin", -1);
-	run_snapshot(e, s, &err);
+	r = run_begin(e, s, &err);
 	(void)pthread_mutex_lock(&e->lock);
-	files_render_last(e, s);
-	(void)snprintf(e->last_name, sizeof(e->last_name), "%s", s->name);
-	e->last_state = s->state;
-	e->step = "idle";
 	e->running = NULL;
+	if (r) {
+		*run_next(r) = e->completing;
+		e->completing = r;
+		e->n_completing++;
+	}
+	set_last(e, s);
 	(void)pthread_mutex_unlock(&e->lock);
-	if (err.code < 0) {
-		log_error("snapshot %s failed: %s", s->name, err.msg);
-		if (!q->reported || e->point_fixed)
-			e->door.ops->report(e->door.fs, q->file, &err);
-		engine_notify(e, s->id, err.code, &err);
-	} else {
-		log_info("snapshot %s complete: lock %.1f ms, hold %.1f ms", s->name, s->lock_ms, s->hold_ms);
+	if (r)
+		return;
+	log_error("snapshot %s failed: %s", s->name, err.msg);
+	if (!q->reported)
+		e->door.ops->report(e->door.fs, q->file, &err);
+	engine_notify(e, s->id, err.code, &err);
+}
+
+/* One slice of completion for each set whose point is fixed. */
+static void complete_some(struct engine *e)
+{
+	struct run **p = &e->completing;
+
+	while (*p) {
+		struct run *r = *p, *next = *run_next(r);
+		struct set *s = run_set(r);
+		struct snap_error err = { 0 };
+
+		if (!run_poll(r, &err)) {
+			p = run_next(r);
+			continue;
+		}
+		*p = next;
+		(void)pthread_mutex_lock(&e->lock);
+		if (!--e->n_completing && atomic_load(&e->abort_flag) == ECANCELED && !e->running)
+			atomic_store(&e->abort_flag, 0);
+		set_last(e, s);
+		(void)pthread_mutex_unlock(&e->lock);
+		if (err.code < 0) {
+			log_error("snapshot %s failed: %s", s->name, err.msg);
+			e->door.ops->report(e->door.fs, "snapshot", &err);
+		} else {
+			log_info("snapshot %s complete: lock %.1f ms, hold %.1f ms", s->name, s->lock_ms, s->hold_ms);
+		}
 	}
 }
 
@@ -189,7 +228,7 @@ static void *engine_run(void *arg)
 
 		e->queued = NULL;
 		e->deletes_due = false;
-		if (!q && !deletes) {
+		if (!q && !deletes && !e->completing) {
 			wait_work(e, retry);
 			continue;
 		}
@@ -197,13 +236,15 @@ static void *engine_run(void *arg)
 		if (q)
 			one_snapshot(e, q);
 		free(q);
+		complete_some(e);
 		retry = !do_deletes(e);
 		child_reap();
 		(void)pthread_mutex_lock(&e->lock);
-		if (retry && !e->queued && !e->stopping)
+		if (retry && !e->queued && !e->stopping && !e->completing)
 			wait_work(e, true);
 	}
 	(void)pthread_mutex_unlock(&e->lock);
+	complete_some(e); /* the abort flag is up: what is not complete fails now, with its reason */
 	return NULL;
 }
 
@@ -423,7 +464,6 @@ static int accept_request(struct engine *e, struct snap_request *r, const char *
 	q->reported = reported;
 	e->queued = q;
 	e->running = s;
-	e->point_fixed = false;
 	atomic_store(&e->abort_flag, 0);
 	(void)pthread_cond_signal(&e->work);
 	return 0;
@@ -498,7 +538,7 @@ void engine_cancel(struct engine *e, uint64_t id)
 
 	(void)pthread_mutex_lock(&e->lock);
 	w = take_waiters(e, NULL, id);
-	abort_it = w && w->own && e->running && !e->point_fixed && strcmp(e->running->id, w->set_id) == 0;
+	abort_it = w && w->own && e->running && strcmp(e->running->id, w->set_id) == 0;
 	(void)pthread_mutex_unlock(&e->lock);
 	if (abort_it)
 		abort_run(e, EINTR);
@@ -510,7 +550,7 @@ int engine_abort(struct engine *e, struct snap_error *err)
 	bool running;
 
 	(void)pthread_mutex_lock(&e->lock);
-	running = e->running != NULL;
+	running = e->running || e->n_completing;
 	(void)pthread_mutex_unlock(&e->lock);
 	if (!running)
 		return snap_error_set(err, -ENOENT, "abort: no snapshot is running");
@@ -556,8 +596,8 @@ int engine_rmdir(struct engine *e, const char *name, struct snap_error *err)
 	s = catalog_find(e->cat, name);
 	if (!s)
 		ret = snap_error_set(err, -ENOENT, "rmdir snapshots/%.70s: no such set", name);
-	else if (s == e->running)
-		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is running; write to abort first", name);
+	else if (s->state == SET_RUNNING || s->state == SET_PENDING)
+		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is not complete yet; write to abort first", name);
 	else if (s->pin)
 		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is pinned; `echo no > snapshots/%s/pin` first",
 				     name, name);

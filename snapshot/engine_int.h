@@ -47,8 +47,9 @@ struct engine {
 	struct waiter *waiters;
 	uint64_t next_waiter;
 	struct request *queued; /* accepted, not begun; one at the most */
-	struct set *running; /* between begin and its end */
-	bool point_fixed; /* of `running` */
+	struct run *completing; /* the engine thread's own */
+	struct set *running; /* from its acceptance until the point is fixed or it has failed */
+	unsigned n_completing;
 	bool stopping, deletes_due;
 	const char *step; /* a literal, for status */
 	struct vbuf last; /* what `snapshot` shows */
@@ -65,9 +66,14 @@ int engine_save(struct engine *e, struct set *s, struct snap_error *err); /* loc
 void engine_notify(struct engine *e, const char *id, int result, const struct snap_error *err);
 void engine_step(struct engine *e, const char *step);
 
-/* run.c: take one snapshot; s is in the catalog, state SET_RUNNING. Returns when it is complete or failed
- * and everything is undone. */
-void run_snapshot(struct engine *e, struct set *s, struct snap_error *err);
+/* run.c: one snapshot up to its consistency point; s is in the catalog, state SET_RUNNING. NULL: it failed, all
+ * is undone and *err says why. Else it is SET_PENDING, and run_poll completes it. */
+struct run;
+struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err);
+/* One slice of completion. True: the run has ended (complete, or failed with *err) and is freed. */
+bool run_poll(struct run *r, struct snap_error *err);
+struct set *run_set(const struct run *r);
+struct run **run_next(struct run *r); /* link of the engine's list */
 /* Remove a set's data through the provider's thread. */
 int run_remove(struct engine *e, const char *name, const char *id, struct snap_error *err);
 /* Remove position files that a dead process left in the backings. */

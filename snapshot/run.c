@@ -30,7 +30,7 @@
 #define UNLOCK_WAIT_MS 50u
 #define UNLOCK_LATE_MS 5000u
 #define TRIGGER_MARGIN_MS 100u
-#define POLL_MS 500u
+#define POLL_MS 200u /* a new snapshot waits for no more than this slice */
 #define DISCARD_MS 60000u
 
 /* Outlives the engine's interest when the provider's call is stuck. */
@@ -43,9 +43,11 @@ struct prov_ctx {
 };
 
 struct run {
+	struct run *next; /* the engine's list of those being completed */
 	struct engine *e;
 	struct set *s;
 	struct snap_error *err;
+	struct snap_error own_err; /* err, once the point is fixed */
 	struct prov_ctx *pc;
 	bool prov_begun, locked, gate_closed, frozen, position_files;
 	bool drain_failed; /* the gate is open again, and so is the lock */
@@ -532,19 +534,15 @@ static int step_hold(struct run *r)
 	return r->err->code ? r->err->code : ret;
 }
 
-/* The point is fixed: record that, tell the waiters, follow completion. */
-static int step_complete(struct run *r)
+/* The point is fixed: record that, tell the waiters. */
+static int step_fixed(struct run *r)
 {
 	struct engine *e = r->e;
-	struct prov_ctx *p = r->pc;
-	struct job *j;
 	int ret;
 
-	engine_step(e, "completing");
 	(void)pthread_mutex_lock(&e->lock);
 	ret = set_text(&r->s->position, vbuf_text(&r->position));
 	r->s->state = SET_PENDING;
-	e->point_fixed = true;
 	(void)pthread_mutex_unlock(&e->lock);
 	if (ret < 0)
 		return snap_error_set(r->err, ret, "snapshot %s: out of memory", r->s->name);
@@ -553,19 +551,6 @@ static int step_complete(struct run *r)
 		return ret;
 	engine_event(e, r->s, "fixed", ms_since(r->start_ns));
 	engine_notify(e, r->s->id, 0, NULL);
-	while (!p->progress.complete) {
-		j = prov_job(r, do_poll, POLL_MS);
-		ret = call(r, e->prov_exec, j, clock_boot_ns() + 3600 * NS_PER_S, "completion");
-		prov_call_done(r, j);
-		if (ret < 0)
-			return ret;
-		(void)pthread_mutex_lock(&e->lock);
-		r->s->progress = p->progress.percent;
-		r->s->size_b = p->progress.size_b;
-		r->s->volumes = p->progress.volumes;
-		(void)set_text(&r->s->detail, p->progress.detail);
-		(void)pthread_mutex_unlock(&e->lock);
-	}
 	return 0;
 }
 
@@ -617,33 +602,96 @@ static void finish(struct run *r, int ret)
 	job_drop(e->prov_exec, j);
 }
 
-void run_snapshot(struct engine *e, struct set *s, struct snap_error *err)
+static struct run *run_new(struct engine *e, struct set *s)
 {
-	struct run r = { .e = e, .s = s, .err = err, .start_ns = clock_boot_ns() };
+	struct run *r = calloc(1, sizeof(*r));
+	struct prov_ctx *p = calloc(1, sizeof(*p));
+
+	if (!r || !p) {
+		free(r);
+		free(p);
+		return NULL;
+	}
+	memcpy(p->name, s->name, sizeof(p->name));
+	memcpy(p->id, s->id, sizeof(p->id));
+	memcpy(p->lineage, s->lineage, sizeof(p->lineage));
+	p->pr = (struct prov_run){ .name = p->name, .set_id = p->id, .lineage = p->lineage,
+				   .door = &e->door, .cancelled = prov_cancelled };
+	*r = (struct run){ .e = e, .s = s, .pc = p, .start_ns = clock_boot_ns() };
+	return r;
+}
+
+static void run_free(struct run *r)
+{
+	vbuf_free(&r->position);
+	free(r);
+}
+
+struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err)
+{
+	struct run *r = run_new(e, s);
 	int ret;
 
-	r.pc = calloc(1, sizeof(*r.pc));
-	if (!r.pc) {
-		ret = snap_error_set(err, -ENOMEM, "snapshot %s: out of memory", s->name);
-	} else {
-		memcpy(r.pc->name, s->name, sizeof(r.pc->name));
-		memcpy(r.pc->id, s->id, sizeof(r.pc->id));
-		memcpy(r.pc->lineage, s->lineage, sizeof(r.pc->lineage));
-		r.pc->pr = (struct prov_run){ .name = r.pc->name, .set_id = r.pc->id,
-					      .lineage = r.pc->lineage, .door = &e->door,
-					      .cancelled = prov_cancelled };
-		ret = engine_save(e, s, err);
-		if (ret == 0)
-			ret = step_preflight(&r);
+	if (!r) {
+		snap_error_set(err, -ENOMEM, "snapshot %s: out of memory", s->name);
+		(void)pthread_mutex_lock(&e->lock);
+		s->state = SET_FAILED;
+		s->error_code = err->code;
+		(void)set_text(&s->error, err->msg);
+		(void)pthread_mutex_unlock(&e->lock);
+		return NULL;
 	}
+	r->err = err;
+	ret = engine_save(e, s, err);
 	if (ret == 0)
-		ret = step_presync(&r);
+		ret = step_preflight(r);
 	if (ret == 0)
-		ret = step_hold(&r);
+		ret = step_presync(r);
 	if (ret == 0)
-		ret = step_complete(&r);
-	finish(&r, ret);
-	vbuf_free(&r.position);
+		ret = step_hold(r);
+	if (ret == 0)
+		ret = step_fixed(r);
+	r->err = &r->own_err; /* err is the caller's */
+	if (ret == 0)
+		return r;
+	r->own_err = *err;
+	finish(r, ret);
+	run_free(r);
+	return NULL;
+}
+
+bool run_poll(struct run *r, struct snap_error *err)
+{
+	struct engine *e = r->e;
+	struct prov_ctx *p = r->pc;
+	struct job *j = prov_job(r, do_poll, POLL_MS);
+	int ret = call(r, e->prov_exec, j, clock_boot_ns() + 3600 * NS_PER_S, "completion");
+
+	prov_call_done(r, j);
+	if (ret == 0) {
+		(void)pthread_mutex_lock(&e->lock);
+		r->s->progress = p->progress.percent;
+		r->s->size_b = p->progress.size_b;
+		r->s->volumes = p->progress.volumes;
+		(void)set_text(&r->s->detail, p->progress.detail);
+		(void)pthread_mutex_unlock(&e->lock);
+		if (!p->progress.complete)
+			return false;
+	}
+	finish(r, ret);
+	*err = r->own_err;
+	run_free(r);
+	return true;
+}
+
+struct set *run_set(const struct run *r)
+{
+	return r->s;
+}
+
+struct run **run_next(struct run *r)
+{
+	return &r->next;
 }
 
 /* ---- removal ---- */
