@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
 #define EVENTS_RING (4u << 20)
 
@@ -579,6 +580,7 @@ static int mount_tree(struct ctl *c, struct snap_error *err)
 							"fsname=stillfs,subtype=stillfs-control", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(2, argv);
 
+	c->made_dir = access(c->d.control_dir, F_OK) < 0;
 	if (check_mkdirs(c->d.control_dir, 0755, err) < 0)
 		return err->code;
 	c->se = fuse_session_new(&args, &ctl_ops, sizeof(ctl_ops), c);
@@ -633,6 +635,8 @@ void ctl_stop(struct ctl *c)
 		fuse_session_destroy(c->se);
 	c->se = NULL;
 	c->mounted = false;
+	if (c->made_dir)
+		(void)rmdir(c->d.control_dir); /* a mount that is still there keeps it */
 }
 
 void ctl_free(struct ctl *c)

@@ -59,7 +59,7 @@ struct ctl {
 	struct engine *engine;
 	struct events *events;
 	struct fuse_session *se;
-	bool mounted;
+	bool mounted, made_dir;
 	pthread_t thread[CTL_THREADS], helper;
 	unsigned n_threads;
 	bool helper_runs;
