@@ -1,0 +1,62 @@
+"""tests/conftest.py - fixtures and the time limit of every test. `tests/run` calls pytest with it."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "harness"))
+
+from stillfs import Mount, Scratch  # noqa: E402
+
+LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "90"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    def out_of_time(*_):
+        raise TimeoutError(f"{item.nodeid}: not done within {LIMIT_S} s")
+    old = signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(LIMIT_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+
+
+@pytest.fixture
+def scratch():
+    s = Scratch()
+    yield s
+    s.close()
+
+
+@pytest.fixture
+def make_mount(scratch):
+    """A function that starts mounts over the scratch filesystem; all are closed afterwards."""
+    made = []
+
+    def make(**options):
+        m = Mount(scratch, **options)
+        made.append(m)
+        return m
+    yield make
+    for m in made:
+        m.close()
+
+
+@pytest.fixture
+def mount(make_mount):
+    return make_mount()
+
+
+@pytest.fixture(scope="module")
+def shared_mount():
+    """One mount for a module's tests that leave nothing behind."""
+    s = Scratch()
+    m = Mount(s)
+    yield m
+    m.close()
+    s.close()

@@ -1,0 +1,193 @@
+"""tests/harness/stillfs.py - a stillfs mount for tests: scratch filesystem, start, control files, kills, clean-up.
+
+Everything is made below one scratch directory and taken back by Mount.close(), in any state.
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+BUILD = pathlib.Path(os.environ.get("STILLFS_BUILD", pathlib.Path(__file__).parents[2] / "build"))
+STILLFS = BUILD / "fs" / "stillfs"
+STILLCTL = BUILD / "tools" / "stillctl"
+
+
+def run(*argv, **kw):
+    return subprocess.run([str(a) for a in argv], check=True, text=True, capture_output=True, **kw).stdout
+
+
+def wait_for(what, condition, within_s=10.0):
+    """Poll until condition() is true and return its value; fails with `what`."""
+    end = time.monotonic() + within_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what}: not within {within_s} s"
+        time.sleep(0.01)
+
+
+def process_state(pid):
+    """One letter of /proc/PID/stat, "" when gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return ""
+
+
+def is_gone(pid):
+    return process_state(pid) in ("", "Z")
+
+
+class Scratch:
+    """A directory with an image file's filesystem mounted on fs/."""
+
+    def __init__(self, kind="xfs", size_mb=400):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test.", dir=os.environ.get("STILLFS_TEST_TMP", "/tmp")))
+        self.dir.chmod(0o755)
+        self.image, self.fs = self.dir / "image", self.dir / "fs"
+        self.fs.mkdir()
+        with open(self.image, "wb") as f:
+            f.truncate(size_mb << 20)
+        if kind == "xfs":
+            run("mkfs.xfs", "-q", "-m", "reflink=1", self.image)
+        elif kind == "btrfs":
+            run("mkfs.btrfs", "-q", self.image)
+        else:
+            run("mkfs.ext4", "-q", self.image)
+        run("mount", "-o", "loop", self.image, self.fs)
+
+    def close(self):
+        for path in (self.fs,):
+            end = time.monotonic() + 10
+            while os.path.ismount(path):
+                if subprocess.run(["umount", str(path)], capture_output=True).returncode == 0:
+                    break
+                assert time.monotonic() < end, f"{path} stays busy"
+                time.sleep(0.05)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(self.dir)], check=True)
+
+
+class Mount:
+    """stillfs over scratch/fs/back at scratch/mnt (over=True: over-mount)."""
+
+    def __init__(self, scratch, name=None, over=False, start=True, env=None, **options):
+        self.scratch = scratch
+        self.dir = scratch.dir
+        self.back = scratch.fs / "back"
+        self.back.mkdir(exist_ok=True)
+        self.mnt = self.back if over else self.dir / "mnt"
+        self.mnt.mkdir(exist_ok=True)
+        self.name = name or f"test-{os.getpid()}-{self.dir.name[-8:]}"
+        self.control = pathlib.Path("/run/stillfs") / self.name
+        self.options = {"name": self.name, "state_dir": self.dir / "state", "log_file": self.dir / "log"}
+        self.options.update({k.replace("__", "."): v for k, v in options.items()})
+        self.null_ctl, self.null_log = self.dir / "null.ctl", self.dir / "null.log"
+        self.env = dict(os.environ, STILLFS_NULL_CTL=str(self.null_ctl), STILLFS_NULL_LOG=str(self.null_log),
+                        **(env or {}))
+        self.keeper = self.daemon = None
+        if start:
+            self.start()
+
+    def argv(self):
+        text = ",".join(f"{k}={v}" for k, v in self.options.items())
+        return [str(STILLFS), "-o", text, str(self.back), str(self.mnt)]
+
+    def try_start(self):
+        return subprocess.run(self.argv(), capture_output=True, text=True, env=self.env, timeout=90)
+
+    def start(self):
+        result = self.try_start()
+        assert result.returncode == 0, result.stderr + self.log()
+        status = self.status()
+        self.keeper, self.daemon = int(status["keeper_pid"]), int(status["pid"])
+
+    def log(self):
+        path = self.dir / "log"
+        return path.read_text() if path.exists() else ""
+
+    # control files
+
+    def read(self, name):
+        return (self.control / name).read_text()
+
+    def status(self):
+        return dict(line.split(" ", 1) for line in self.read("status").splitlines() if " " in line)
+
+    def write(self, name, text):
+        """Write one command; 0 or the errno."""
+        fd = None
+        try:
+            fd = os.open(self.control / name, os.O_WRONLY)
+            os.write(fd, text.encode())
+            return 0
+        except OSError as e:
+            return e.errno
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def last_error(self):
+        return dict(line.split(" ", 1) for line in self.read("last_error").splitlines() if " " in line)
+
+    def gate(self):
+        return self.read("gate").split()[0]
+
+    def state(self, name):
+        return self.read(f"snapshots/{name}/state").strip()
+
+    def wait_state(self, name, state, within_s=15):
+        wait_for(f"{name} {state}", lambda: self.state(name) == state, within_s)
+
+    @contextlib.contextmanager
+    def closed(self, timeout=20):
+        """The gate closed by the operator."""
+        assert self.write("gate", f"close timeout={timeout}\n") == 0, self.last_error()
+        try:
+            yield
+        finally:
+            self.write("gate", "open\n")
+
+    def null(self, text):
+        self.null_ctl.write_text(text)
+
+    def null_calls(self):
+        """[(ns, call, argument)] of the null provider, in order."""
+        if not self.null_log.exists():
+            return []
+        return [(int(a), b, c) for a, b, c in (line.split() for line in self.null_log.read_text().splitlines())]
+
+    # end
+
+    def stop(self, within_s=20):
+        os.kill(self.keeper, signal.SIGTERM)
+        wait_for("end of stillfs", lambda: is_gone(self.keeper), within_s)
+
+    def close(self):
+        if self.keeper and not is_gone(self.keeper):
+            try:
+                self.stop()
+            except (AssertionError, OSError):
+                for pid in (self.daemon, self.keeper):
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                wait_for("death of stillfs", lambda: is_gone(self.keeper))
+        for path in (self.control, self.mnt):
+            while subprocess.run(["umount", "-f", str(path)], capture_output=True).returncode == 0 and \
+                    path != self.back:
+                pass
+        with contextlib.suppress(OSError):
+            self.control.rmdir()
+
+
+def errno_of(call, *args, **kw):
+    """The result of a call, or its errno as a negative number's name."""
+    try:
+        return call(*args, **kw)
+    except OSError as e:
+        return errno.errorcode.get(e.errno, str(e.errno))
