@@ -27,6 +27,7 @@
 #include <sys/wait.h>
 
 #define START_LIMIT_S 60
+#define STOP_TRIES 20 /* x 100 ms */
 #define MANY_FILES (1u << 20)
 
 struct start {
@@ -135,12 +136,18 @@ static void stop_parts(struct parts *p)
  * named. Never a lazy unmount below a running database. */
 static bool try_stop(struct start *s, struct parts *p)
 {
+	const struct timespec pause = { .tv_nsec = 100000000 };
 	struct snap_error err = { 0 }, ignored = { 0 };
 	char users[300];
 
 	(void)engine_abort(p->engine, &ignored);
-	if (core_umount(p->core, &err) == 0)
-		return true;
+	/* a moment of patience: the gate has just let somebody go who is about to close */
+	for (int i = 0; i < STOP_TRIES; i++) {
+		snap_error_clear(&err);
+		if (core_umount(p->core, &err) == 0)
+			return true;
+		(void)nanosleep(&pause, NULL);
+	}
 	for (unsigned i = 0; i < s->n; i++) {
 		struct snap_error busy = { 0 };
 

@@ -19,6 +19,8 @@ const struct conf_key opts_table[] = {
 	  "longest hold; after it the gate opens on its own" },
 	{ "drain_timeout", CONF_MS, "500ms", NULL, 10, 10000, "TIME",
 	  "longest wait for operations in flight when the gate closes" },
+	{ "presync_timeout", CONF_MS, "60", NULL, 100, 3600000, "SECONDS",
+	  "longest time to write dirty data out before anything is held" },
 	{ "freeze", CONF_BOOL, "no", NULL, 0, 0, "yes|no",
 	  "also freeze the backing filesystem during the hold (not with provider=local)" },
 	{ "provider", CONF_STRING, "local", NULL, 0, 0, "local",

@@ -24,7 +24,6 @@
 #include <unistd.h>
 
 #define PREFLIGHT_MS 60000u
-#define PRESYNC_MS 60000u
 #define PRESYNC_SHORT_MS 50.0 /* dirty data that takes no longer may be left to the hold */
 #define PRESYNC_TIMES 4
 #define UNLOCK_WAIT_MS 50u
@@ -181,6 +180,7 @@ static void do_discard(struct job *j)
 	struct engine *e = j->self;
 	struct prov_ctx *p = j->arg;
 
+	run_clean_backings(&e->door); /* a stuck call may have kept the position file from being removed */
 	j->result = e->prov->discard(e->prov_self, &p->pr, &j->err);
 	if (j->result < 0)
 		log_error("discard snapshot %s: %s", p->name, j->err.msg);
@@ -275,7 +275,7 @@ static int step_presync(struct run *r)
 	engine_step(r->e, "presync");
 	for (int i = 0; ret == 0 && i < PRESYNC_TIMES && ms > PRESYNC_SHORT_MS; i++) {
 		t = clock_boot_ns();
-		ret = child_sync(&r->e->door, true, start + PRESYNC_MS * NS_PER_MS, &r->e->abort_flag, r->err);
+		ret = child_sync(&r->e->door, true, start + conf_num(r->e->door.conf, "presync_timeout") * NS_PER_MS, &r->e->abort_flag, r->err);
 		ms = ms_since(t);
 	}
 	r->s->presync_ms = ms_since(start);
@@ -390,51 +390,86 @@ static int step_close(struct run *r)
 	return 0;
 }
 
-static void remove_position_files(struct run *r)
-{
-	const struct door *d = &r->e->door;
-
-	if (!r->position_files)
-		return;
-	r->position_files = false;
-	run_clean_backings(d);
-	for (unsigned i = 0; i < d->n_pairs; i++)
-		d->ops->forget_name(d->fs, i, POSITION_FILE);
-}
-
-static int write_position_files(struct run *r)
-{
-	const struct door *d = &r->e->door;
-	struct vbuf b = VBUF_INIT;
-	int ret = 0;
-
-	vbuf_printf(&b, "set %s\nid %s\nlineage %s\n%s", r->s->name, r->s->id, catalog_lineage(r->e->cat),
-		    vbuf_text(&r->position));
-	if (vbuf_error(&b))
-		ret = snap_error_set(r->err, vbuf_error(&b), "position file: out of memory");
-	r->position_files = true;
-	for (unsigned i = 0; ret == 0 && i < d->n_pairs; i++) {
-		int fd = openat(d->pairs[i].backing_fd, POSITION_FILE,
-				O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-
-		if (fd < 0 || write(fd, vbuf_text(&b), b.len) != (ssize_t)b.len)
-			ret = snap_error_set(r->err, errno ? -errno : -ENOSPC, "write %s/%s: %s",
-					     d->pairs[i].backing, POSITION_FILE,
-					     strerror(errno ? errno : ENOSPC));
-		if (fd >= 0 && close(fd) < 0 && ret == 0)
-			ret = snap_error_set(r->err, -errno, "write %s/%s: %s", d->pairs[i].backing,
-					     POSITION_FILE, strerror(errno));
-	}
-	vbuf_free(&b);
-	return ret;
-}
-
 static uint32_t left_ms(struct run *r)
 {
 	const struct door *d = &r->e->door;
 	uint32_t left = d->ops->gate_left_ms(d->fs, &r->ticket);
 
 	return left > TRIGGER_MARGIN_MS ? left - TRIGGER_MARGIN_MS : 0;
+}
+
+/* Write the position file straight into each backing. On the provider's thread: on a filesystem that
+ * somebody else has frozen it blocks until that one thaws. */
+static void do_write_position(struct job *j)
+{
+	const struct door *d = &((struct engine *)j->self)->door;
+
+	for (unsigned i = 0; i < d->n_pairs; i++) {
+		int fd = openat(d->pairs[i].backing_fd, POSITION_FILE,
+				O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+		ssize_t n = fd < 0 ? -1 : write(fd, vbuf_text(&j->text), j->text.len);
+
+		if (n < 0)
+			j->result = -errno;
+		else if (n != (ssize_t)j->text.len)
+			j->result = -ENOSPC;
+		if (fd >= 0 && close(fd) < 0 && j->result == 0)
+			j->result = -errno;
+		if (j->result < 0) {
+			snap_error_set(&j->err, j->result, "write %s/%s: %s", d->pairs[i].backing, POSITION_FILE,
+				       strerror(-j->result));
+			return;
+		}
+	}
+}
+
+static void do_remove_position(struct job *j)
+{
+	run_clean_backings(&((struct engine *)j->self)->door);
+}
+
+/* The write came back after its run had been given up. */
+static void late_position(struct job *j)
+{
+	do_remove_position(j);
+	do_discard(j);
+}
+
+static int write_position_files(struct run *r)
+{
+	struct job *j = prov_job(r, do_write_position, 0);
+	int ret;
+
+	if (j) {
+		j->orphan = late_position;
+		vbuf_printf(&j->text, "set %s\nid %s\nlineage %s\n%s", r->s->name, r->s->id,
+			    catalog_lineage(r->e->cat), vbuf_text(&r->position));
+	}
+	if (j && vbuf_error(&j->text))
+		ret = snap_error_set(r->err, -ENOMEM, "position file: out of memory");
+	else
+		ret = call(r, r->e->prov_exec, j, clock_boot_ns() + left_ms(r) * NS_PER_MS,
+			   "write of the position file into the backing (is it frozen by somebody else?)");
+	prov_call_done(r, j);
+	r->position_files = r->pc != NULL;
+	return ret;
+}
+
+static void remove_position_files(struct run *r)
+{
+	const struct door *d = &r->e->door;
+	struct job *j;
+
+	if (!r->position_files)
+		return;
+	r->position_files = false;
+	j = job_new(do_remove_position, r->e, 0);
+	if (!j || exec_post(r->e->prov_exec, j) < 0 ||
+	    exec_wait(r->e->prov_exec, j, clock_boot_ns() + NS_PER_S, NULL) < 0)
+		log_warn("snapshot %s: %s is removed later", r->s->name, POSITION_FILE);
+	job_drop(r->e->prov_exec, j);
+	for (unsigned i = 0; i < d->n_pairs; i++)
+		d->ops->forget_name(d->fs, i, POSITION_FILE);
 }
 
 /* The gate is closed and the lock has been sent away: fix the consistency point. */

@@ -1,0 +1,201 @@
+"""What survives: the daemon's death, a frozen backing, somebody else's freeze, SIGTERM below a database."""
+
+import errno
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from stillfs import is_gone, process_state, run, wait_for
+
+
+def frozen(path):
+    """Is the filesystem frozen? A second freeze says so."""
+    r = subprocess.run(["fsfreeze", "-f", str(path)], capture_output=True, text=True)
+    if r.returncode == 0:
+        run("fsfreeze", "-u", path)
+        return False
+    return True
+
+
+@pytest.fixture
+def null_mount(make_mount, scratch):
+    def make(**options):
+        return make_mount(provider="null", **options)
+    return make
+
+
+def writer(path):
+    p = subprocess.Popen(["/usr/bin/python3", "-c",
+                          "import os,sys\nfd=os.open(sys.argv[1],os.O_WRONLY|os.O_APPEND)\nprint('ready',flush=True)\n"
+                          "os.write(fd,b'x'*100)\nprint('done',flush=True)", str(path)],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == "ready\n"
+    return p
+
+
+def assert_ended_cleanly(m, writers=()):
+    """Nobody hangs, nothing stays frozen or mounted."""
+    for p in writers:
+        p.communicate(timeout=10)
+        assert p.returncode != 0  # ENOTCONN or ECONNABORTED, not a hang
+    wait_for("the keeper to end", lambda: is_gone(m.keeper), 15)
+    assert not os.path.ismount(m.mnt)
+    assert not frozen(m.scratch.fs)
+    assert "the daemon died: " in m.log() and "signal 9" in m.log()
+
+
+def test_kill_of_the_daemon_with_parked_writers_ends_everything(mount):
+    (mount.mnt / "f").write_bytes(b"")
+    mount.write("gate", "close timeout=30\n")
+    writers = [writer(mount.mnt / "f") for _ in range(5)]
+    time.sleep(0.2)
+    os.kill(mount.daemon, signal.SIGKILL)
+    assert_ended_cleanly(mount, writers)
+
+
+def start_frozen_hold(m, name="held"):
+    """A snapshot that hangs in the provider with the backing frozen."""
+    m.null("trigger hang\n")
+    assert m.write("snapshot", f"{name} nowait\n") == 0, m.last_error()
+    wait_for("the freeze", lambda: m.status()["freeze"] == "frozen")
+
+
+def test_kill_of_the_daemon_thaws_the_backing(null_mount):
+    m = null_mount(freeze="yes", gate_timeout=40)
+    start_frozen_hold(m)
+    assert frozen(m.scratch.fs)
+    os.kill(m.daemon, signal.SIGKILL)
+    assert_ended_cleanly(m)
+    assert "thawing the backing" in m.log()
+
+
+def test_kill_of_the_daemon_with_a_thread_blocked_on_the_frozen_filesystem_thaws_it(null_mount):
+    m = null_mount(freeze="yes", gate_timeout=40)
+    m.null("trigger write\n")
+    assert m.write("snapshot", "held nowait\n") == 0
+    wait_for("the freeze", lambda: m.status()["freeze"] == "frozen")
+
+    def blocked():
+        tasks = os.listdir(f"/proc/{m.daemon}/task")
+        return any(process_state(f"{m.daemon}/task/{t}") == "D" for t in tasks)
+    wait_for("a thread to block on the frozen filesystem", blocked)
+    os.kill(m.daemon, signal.SIGKILL)
+    assert_ended_cleanly(m)
+
+
+def test_stopped_daemon_does_not_keep_the_backing_frozen(null_mount):
+    m = null_mount(freeze="yes", gate_timeout=40)
+    start_frozen_hold(m)
+    os.kill(m.daemon, signal.SIGSTOP)
+    try:
+        wait_for("the thaw", lambda: not frozen(m.scratch.fs), 5)
+    finally:
+        os.kill(m.daemon, signal.SIGCONT)
+    m.null("")
+    wait_for("the set to fail", lambda: m.state("held") == "failed", 15)
+    assert "thaw" in m.read("snapshots/held/last_error")
+
+
+def test_the_deadline_thaws_and_opens_when_the_provider_hangs(null_mount):
+    m = null_mount(freeze="yes", gate_timeout=1)
+    (m.mnt / "f").write_bytes(b"")
+    start_frozen_hold(m)
+    p = writer(m.mnt / "f")
+    assert p.communicate(timeout=10)[0] == "done\n"
+    assert not frozen(m.scratch.fs)
+    m.wait_state("held", "failed")
+    assert m.gate() == "open"
+    wait_for("the run to end", lambda: m.status()["state"] == "idle")
+    assert m.status()["provider_call"] == "stuck"
+    assert m.write("snapshot", "next\n") == errno.EBUSY
+    assert "has not come back" in m.last_error()["message"]
+    m.null("")
+    wait_for("the provider to come back", lambda: m.status()["provider_call"] == "ok")
+    assert m.write("snapshot", "next\n") == 0, m.last_error()
+
+
+def test_freeze_is_really_used_and_ends_with_the_hold(null_mount):
+    m = null_mount(freeze="yes")
+    assert m.write("snapshot", "one\n") == 0, m.last_error()
+    log = m.read("snapshots/one/log")
+    steps = [line.split()[1] for line in log.splitlines()]
+    assert steps.index("drained") < steps.index("frozen") < steps.index("trigger") < steps.index("thawed") \
+        < steps.index("gate_open")
+    assert not frozen(m.scratch.fs)
+
+
+def test_somebody_elses_freeze_fails_the_snapshot_and_is_left_alone(null_mount):
+    m = null_mount(freeze="yes", gate_timeout=2, presync_timeout=2)
+    run("fsfreeze", "-f", m.scratch.fs)
+    try:
+        # presync and the position file would block on it: the run must end all the same
+        assert m.write("snapshot", "x\n") != 0
+        assert m.gate() == "open"
+        assert frozen(m.scratch.fs), "somebody else's freeze was thawed"
+    finally:
+        run("fsfreeze", "-u", m.scratch.fs)
+    (m.mnt / "g").write_bytes(b"works")
+
+
+def test_sigterm_below_a_user_goes_on_serving_and_names_it(mount):
+    with open(mount.mnt / "f", "w") as f:
+        os.kill(mount.keeper, signal.SIGTERM)
+        wait_for("the refusal", lambda: mount.status()["last_error"] != "none")
+        error = mount.status()["last_error"]
+        assert f"({os.getpid()})" in error and "goes on being served" in error
+        f.write("still here")
+        f.flush()
+        os.fsync(f.fileno())
+        assert (mount.back / "f").read_text() == "still here"
+        assert mount.write("snapshot", "after\n") == 0, mount.last_error()
+    mount.stop()
+    assert not os.path.ismount(mount.mnt)
+
+
+def test_sigterm_opens_the_gate_and_parked_writers_succeed(mount):
+    (mount.mnt / "f").write_bytes(b"")
+    mount.write("gate", "close timeout=40\n")
+    p = writer(mount.mnt / "f")
+    wait_for("the writer to park", lambda: int(mount.status()["parked"]) == 1)
+    os.kill(mount.keeper, signal.SIGTERM)
+    assert p.communicate(timeout=10)[0] == "done\n"
+    wait_for("the end", lambda: is_gone(mount.keeper))
+    assert (mount.back / "f").read_bytes() == b"x" * 100
+
+
+def test_unmounting_from_outside_ends_the_program(mount):
+    run("umount", mount.mnt)
+    wait_for("the end", lambda: is_gone(mount.keeper))
+    assert not mount.control.exists()
+
+
+def test_a_stop_during_a_hold_unwinds_it(null_mount):
+    m = null_mount(gate_timeout=40)
+    m.null("trigger delay_ms 3000\n")
+    t = threading.Thread(target=lambda: m.write("snapshot", "x\n"), daemon=True)
+    t.start()
+    wait_for("the hold", lambda: m.gate() == "closed")
+    m.stop(15)
+    t.join(5)
+    assert not t.is_alive()
+    assert not os.path.ismount(m.mnt)
+
+
+def test_sets_left_half_way_are_failed_at_the_next_start(null_mount):
+    m = null_mount(gate_timeout=40)
+    m.null("trigger hang\n")
+    assert m.write("snapshot", "half nowait\n") == 0
+    wait_for("the hold", lambda: m.gate() == "closed")
+    (m.back / ".stillfs-position").stat()
+    os.kill(m.daemon, signal.SIGKILL)
+    wait_for("the keeper to end", lambda: is_gone(m.keeper), 15)
+    m.null("")
+    m.start()
+    assert m.state("half") == "failed"
+    assert "ended before the consistency point" in m.read("snapshots/half/last_error")
+    assert not (m.back / ".stillfs-position").exists()
+    assert ("remove", "half") in [c[1:] for c in m.null_calls()]
