@@ -50,9 +50,6 @@ struct door_ops {
 	int (*freeze)(void *fs, uint32_t max_ms, struct snap_error *err);
 	/* Thaw what freeze froze; 0 if nothing is frozen; -ETIMEDOUT: the keeper had thawed before. */
 	int (*thaw)(void *fs, struct snap_error *err);
-	/* Drop what the kernel knows of `name` in the root of mount `pair` (after we changed it in the
-	 * backing). Not from a FUSE handler. Failure is harmless to safety; never blocks for long. */
-	void (*forget_name)(void *fs, unsigned pair, const char *name);
 	/* Append one event: `type` is a word, `members` JSON members without braces or "". */
 	void (*event)(void *fs, const char *type, const char *members);
 	/* Record a failure nobody waits for in last_error, as a failure of control file `file`. */

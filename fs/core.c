@@ -424,14 +424,6 @@ static int door_freeze(void *fs, uint32_t max_ms, struct snap_error *err)
 	return r;
 }
 
-static void door_forget_name(void *fs, unsigned pair, const char *name)
-{
-	struct core *c = fs;
-
-	if (pair < c->n_mnt && c->mnt[pair].se)
-		(void)fuse_lowlevel_notify_inval_entry(c->mnt[pair].se, FUSE_ROOT_ID, name, strlen(name));
-}
-
 void core_door_ops(struct core *c, struct door_ops *ops, void **fs)
 {
 	*ops = (struct door_ops){
@@ -440,7 +432,6 @@ void core_door_ops(struct core *c, struct door_ops *ops, void **fs)
 		.gate_open = door_gate_open,
 		.freeze = door_freeze,
 		.thaw = door_thaw,
-		.forget_name = door_forget_name,
 	};
 	*fs = c;
 }

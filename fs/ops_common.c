@@ -46,6 +46,8 @@ const char *ops_proc_path(int fd, char buf[OPS_PROC_MAX])
 	return buf;
 }
 
+/* The position file exists in the backing during a hold only, and is never shown: so nothing of it has to be
+ * invalidated in the kernel, which would wait for the directory's lock, which a parked create holds. */
 bool ops_reserved(const struct mnt *m, fuse_ino_t parent, const char *name)
 {
 	return parent == FUSE_ROOT_ID && name[0] == '.' &&

@@ -457,7 +457,6 @@ static int write_position_files(struct run *r)
 
 static void remove_position_files(struct run *r)
 {
-	const struct door *d = &r->e->door;
 	struct job *j;
 
 	if (!r->position_files)
@@ -468,8 +467,6 @@ static void remove_position_files(struct run *r)
 	    exec_wait(r->e->prov_exec, j, clock_boot_ns() + NS_PER_S, NULL) < 0)
 		log_warn("snapshot %s: %s is removed later", r->s->name, POSITION_FILE);
 	job_drop(r->e->prov_exec, j);
-	for (unsigned i = 0; i < d->n_pairs; i++)
-		d->ops->forget_name(d->fs, i, POSITION_FILE);
 }
 
 /* The gate is closed and the lock has been sent away: fix the consistency point. */

@@ -74,18 +74,22 @@ static void *local_open(const struct door *d, struct snap_error *err)
 static int check_place(struct local *l, unsigned i, int *out, struct snap_error *err)
 {
 	const struct door_pair *p = &l->door->pairs[i];
-	const char *dir = l->dir[i];
-	cleanup_free char *real = NULL;
+	const char *dir = l->dir[i], *slash = strrchr(dir, '/');
+	cleanup_free char *real = realpath(dir, NULL);
+	bool missing = !real && errno == ENOENT;
 	struct stat st;
 	size_t n;
 	int fd;
 
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return snap_error_set(err, -errno, "create local_dir %s: %s; create its parent first, on the filesystem "
-						   "of %s", dir, strerror(errno), p->backing);
-	real = realpath(dir, NULL);
-	if (!real)
-		return snap_error_set(err, -errno, "local_dir %s: %s", dir, strerror(errno));
+	/* decided before anything is made: its parent's place is its own */
+	if (missing) {
+		cleanup_free char *parent = slash > dir ? strndup(dir, (size_t)(slash - dir)) : strdup("/");
+
+		real = parent ? realpath(parent, NULL) : NULL;
+	}
+	if (!real || stat(real, &st) < 0)
+		return snap_error_set(err, -errno, "local_dir %s: %s; create its parent first, on the filesystem of %s",
+				      dir, strerror(errno), p->backing);
 	for (unsigned k = 0; k < l->door->n_pairs; k++) {
 		const char *b = l->door->pairs[k].backing;
 
@@ -95,19 +99,14 @@ static int check_place(struct local *l, unsigned i, int *out, struct snap_error 
 							    "choose a directory beside it on the same filesystem",
 					      dir, b);
 	}
-	fd = open(real, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		int e = errno;
-
-		if (fd >= 0)
-			(void)close(fd);
-		return snap_error_set(err, -e, "open local_dir %s: %s", dir, strerror(e));
-	}
-	if (st.st_dev != p->backing_dev) {
-		(void)close(fd);
+	if (st.st_dev != p->backing_dev)
 		return snap_error_set(err, -EXDEV, "local_dir %s is not on the filesystem of %s: clones cannot leave it; "
 						   "choose a directory beside the backing", dir, p->backing);
-	}
+	if (missing && mkdir(dir, 0700) < 0)
+		return snap_error_set(err, -errno, "create local_dir %s: %s", dir, strerror(errno));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return snap_error_set(err, -errno, "open local_dir %s: %s", dir, strerror(errno));
 	*out = fd;
 	return 0;
 }

@@ -41,8 +41,8 @@ def fill(root):
     os.chown(root / "d", 12, 34)
     os.chmod(root / "small", 0o4751)
     with open(root / "sparse", "wb") as f:
-        f.truncate(1 << 30)
-        f.seek(1 << 29)
+        f.truncate(1 << 28)
+        f.seek(1 << 27)
         f.write(b"middle")
 
 
@@ -147,7 +147,8 @@ def test_a_failing_provider_fails_the_set_with_its_reason_and_holds_nothing(make
     m.wait_state("one", "failed")
     assert "told to fail" in m.read("snapshots/one/last_error")
     assert m.gate() == "open"
-    assert "discard" in [c[1] for c in m.null_calls()]
+    wait_for("the discard", lambda: "discard" in [c[1] for c in m.null_calls()])
+    wait_for("the run to end", lambda: m.status()["state"] == "idle")
     m.null("")
     assert m.write("snapshot", "two\n") == 0, m.last_error()
 
@@ -180,6 +181,7 @@ def test_ctrl_c_before_the_trigger_aborts_and_after_it_does_not(make_mount):
         p.wait(5)
         m.wait_state(call, state)
         assert m.gate() == "open"
+        wait_for("the provider to come back", lambda: m.status()["provider_call"] == "ok")
 
 
 @pytest.mark.parametrize("text,code,words", [
@@ -311,7 +313,7 @@ def refused(make_mount, code, words, **options):
 
 def test_a_provider_directory_on_another_filesystem_is_refused(make_mount, scratch):
     m = refused(make_mount, errno.EXDEV, "not on the filesystem", local_dir=scratch.dir / "elsewhere")
-    assert list((scratch.dir / "elsewhere").iterdir()) == []
+    assert not (scratch.dir / "elsewhere").exists()
     assert not (m.back / ".stillfs-position").exists()
 
 
@@ -347,13 +349,11 @@ def test_a_full_state_directory_refuses_the_snapshot_and_loses_nothing(make_moun
         m = make_mount()
         assert m.write("snapshot", "before\n") == 0, m.last_error()
         m.wait_state("before", "complete")
-        with open(state / "ballast", "wb") as f:
-            try:
-                while True:
-                    f.write(b"x" * 4096)
-                    f.flush()
-            except OSError as e:
-                assert e.errno == errno.ENOSPC
+        fd = os.open(state / "ballast", os.O_WRONLY | os.O_CREAT)
+        with pytest.raises(OSError):
+            while True:
+                os.write(fd, b"x" * 4096)
+        os.close(fd)
         assert m.write("snapshot", "full\n") == errno.ENOSPC
         assert m.gate() == "open"
         (state / "ballast").unlink()
