@@ -16,6 +16,8 @@ struct mnt *ops_mnt(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
+#define OPS_EVICT_MAX 256
+
 bool ops_node_get(fuse_req_t req, fuse_ino_t ino, struct ops_node *n)
 {
 	n->m = ops_mnt(req);
@@ -33,11 +35,14 @@ void ops_node_done(struct ops_node *n)
 	int old;
 
 	node_put_fd(n->c->nodes, n->slot);
-	/* keep the cache within its bound, but close nothing at a closed gate */
-	if (!gate_is_open(n->c->gate))
-		return;
-	old = node_evict(n->c->nodes);
-	closer_fd(n->c->closer, old);
+	/* keep the cache within its bound, but close nothing at a closed gate; a readdirplus may have
+	 * added many at once */
+	for (int i = 0; i < OPS_EVICT_MAX && gate_is_open(n->c->gate); i++) {
+		old = node_evict(n->c->nodes);
+		if (old < 0)
+			return;
+		closer_fd(n->c->closer, old);
+	}
 }
 
 const char *ops_proc_path(int fd, char buf[OPS_PROC_MAX])

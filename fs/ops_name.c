@@ -201,7 +201,11 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	}
 	if (!(flags & RENAME_EXCHANGE))
 		fd = hold_last(q.fd, newname);
+	if (flags & RENAME_WHITEOUT)
+		ops_cred_enter(req); /* it makes a node, which is the caller's */
 	r = renameat2(p.fd, name, q.fd, newname, flags) < 0 ? errno : 0;
+	if (flags & RENAME_WHITEOUT)
+		ops_cred_leave();
 	if (r == 0 && fd >= 0) {
 		struct stat st;
 
