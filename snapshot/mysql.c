@@ -245,12 +245,13 @@ static int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_er
 	r = my_exec(m, sql, "lock the database", err);
 	if (r < 0)
 		return r;
-	m->locked = true;
 	if (m->method == MY_FTWRL) {
 		r = my_exec(m, "FLUSH TABLES WITH READ LOCK", "lock the database", err);
+		m->locked = r == 0; /* one that timed out holds nothing */
 	} else {
-		/* the stages between are passed through by the server, in order */
 		r = my_exec(m, "BACKUP STAGE START", "lock the database", err);
+		m->locked = r == 0;
+		/* the stages between are passed through by the server, in order */
 		if (r == 0)
 			r = my_exec(m, "BACKUP STAGE BLOCK_COMMIT", "lock the database", err);
 	}

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "harness"))
 
 from stillfs import Mount, Scratch  # noqa: E402
 
-LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "90"))
+LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "60"))
 
 
 class OutOfTime(Exception):

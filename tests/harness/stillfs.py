@@ -90,12 +90,13 @@ class Mount:
         self.null_ctl, self.null_log = self.dir / "null.ctl", self.dir / "null.log"
         self.env = dict(os.environ, STILLFS_NULL_CTL=str(self.null_ctl), STILLFS_NULL_LOG=str(self.null_log),
                         **(env or {}))
+        self.more_pairs = []
         self.keeper = self.daemon = None
         if start:
             self.start()
 
     def argv(self):
-        text = ",".join(f"{k}={v}" for k, v in self.options.items())
+        text = ",".join([f"{k}={v}" for k, v in self.options.items()] + [f"pair={b}:{p}" for b, p in self.more_pairs])
         return [str(STILLFS), "-o", text, str(self.back), str(self.mnt)]
 
     def try_start(self):
@@ -177,7 +178,7 @@ class Mount:
                     with contextlib.suppress(OSError):
                         os.kill(pid, signal.SIGKILL)
                 wait_for("death of stillfs", lambda: is_gone(self.keeper))
-        for path in (self.control, self.mnt):
+        for path in (self.control, self.mnt, *(p for _, p in self.more_pairs)):
             while subprocess.run(["umount", "-f", str(path)], capture_output=True).returncode == 0 and \
                     path != self.back:
                 pass
