@@ -50,6 +50,7 @@ struct run {
 	struct prov_ctx *pc;
 	bool prov_begun, locked, gate_closed, frozen, position_files;
 	bool drain_failed; /* the gate is open again, and so is the lock */
+	bool lock_lost; /* the server, or we by cutting the connection, ended the lock early */
 	bool call_late; /* the last call had not come back when it was given up */
 	struct gate_ticket ticket;
 	struct job *unlock;
@@ -325,6 +326,15 @@ static int step_lock(struct run *r)
 	return ret;
 }
 
+/* The lock ended otherwise than by our unlock. Says more than a drain that failed meanwhile. */
+static void lose_lock(struct run *r, int code, const char *why)
+{
+	if (r->drain_failed)
+		snap_error_clear(r->err);
+	r->lock_lost = true;
+	snap_error_set(r->err, code, "%s", why);
+}
+
 /* Send the unlock; its answer is collected later. The gate's state does not matter to it. */
 static void send_unlock(struct run *r)
 {
@@ -337,7 +347,7 @@ static void send_unlock(struct run *r)
 		r->e->coord->sever(r->e->coord_self);
 		job_drop(r->e->db_exec, r->unlock);
 		r->unlock = NULL;
-		snap_error_set(r->err, -ENOLCK, "unlock the database: its connection hangs and was cut");
+		lose_lock(r, -ENOLCK, "unlock the database: its connection hangs and was cut");
 		return;
 	}
 	note(r, "unlock_sent", -1);
@@ -354,14 +364,13 @@ static void collect_unlock(struct run *r)
 		return;
 	if (exec_wait(r->e->db_exec, j, clock_boot_ns() + UNLOCK_LATE_MS * NS_PER_MS, NULL) < 0) {
 		r->e->coord->sever(r->e->coord_self);
-		snap_error_set(r->err, -ETIMEDOUT, "unlock the database: no answer within %u ms; the connection was "
-						   "cut, which ends the lock", UNLOCK_LATE_MS);
+		lose_lock(r, -ETIMEDOUT, "unlock the database: no answer in time; the connection was cut, which ends "
+					 "the lock");
 	} else {
 		r->s->lock_ms = (double)(j->end_ns - r->lock_ns) / 1e6;
 		note(r, "unlocked", r->s->lock_ms);
 		if (j->result < 0)
-			snap_error_set(r->err, j->result, "%s", j->err.code ? j->err.msg :
-										   "unlock the database failed");
+			lose_lock(r, j->result, j->err.code ? j->err.msg : "unlock the database failed");
 	}
 	job_drop(r->e->db_exec, j);
 }
@@ -556,7 +565,7 @@ static int step_hold(struct run *r)
 	int ret = hold_once(r);
 
 	/* a drain that failed held nothing but the lock, and that is released: once more, later */
-	if (ret < 0 && r->drain_failed && !atomic_load(&r->e->abort_flag)) {
+	if (ret < 0 && r->drain_failed && !r->lock_lost && !atomic_load(&r->e->abort_flag)) {
 		r->drain_failed = false;
 		snap_error_clear(r->err);
 		vbuf_free(&r->position);
