@@ -1,5 +1,6 @@
-/* fs/ctl_int.h - what the files of the control tree share: ctl.c (session, operations), ctl_files.c (the
- * table, renderers, parsers), ctl_wait.c (requests that wait). Private to them. */
+/* fs/ctl_int.h - what the files of the control tree share: ctl.c (session, events,
+ * last_error), ctl_tree.c (nodes, directories), ctl_open.c (open files), ctl_files.c (the table, renderers, parsers),
+ * ctl_wait.c (requests that wait). Private to them. */
 #ifndef STILLFS_FS_CTL_INT_H
 #define STILLFS_FS_CTL_INT_H
 
@@ -81,6 +82,26 @@ struct ctl {
 		struct snap_error err;
 	} last;
 };
+
+/* What a node id means. */
+struct ctl_where {
+	const struct cfile *f; /* NULL: a directory */
+	struct set_view set; /* name "" in the root */
+	uint64_t ino;
+};
+
+static inline struct ctl *ctl_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* ctl.c: leave last_error and an event. Returns the errno (> 0) to answer with. */
+int ctl_refuse(struct ctl *c, const char *file, int code, const char *what);
+
+/* ctl_tree.c, ctl_open.c: put their handlers into the table. */
+void ctl_tree_ops(struct fuse_lowlevel_ops *ops);
+void ctl_open_ops(struct fuse_lowlevel_ops *ops);
+bool ctl_tree_find(struct ctl *c, fuse_ino_t ino, struct ctl_where *w); /* what node `ino` is; false: gone */
 
 /* ctl_files.c */
 int ctl_files_init(struct ctl *c, struct snap_error *err); /* builds root and set tables */
