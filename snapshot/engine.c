@@ -126,8 +126,11 @@ static void one_snapshot(struct engine *e, struct request *q)
 	}
 	set_last(e, s);
 	(void)pthread_mutex_unlock(&e->lock);
-	if (r)
+	if (r) {
+		/* not before: a writer that comes back may ask for the next one at once */
+		engine_notify(e, s->id, 0, NULL);
 		return;
+	}
 	log_error("snapshot %s failed: %s", s->name, err.msg);
 	if (!q->reported)
 		e->door.ops->report(e->door.fs, q->file, &err);

@@ -575,7 +575,7 @@ static int step_hold(struct run *r)
 	return r->err->code ? r->err->code : ret;
 }
 
-/* The point is fixed: record that, tell the waiters. */
+/* The point is fixed: record that. engine.c tells the waiters, once the next snapshot can be taken. */
 static int step_fixed(struct run *r)
 {
 	struct engine *e = r->e;
@@ -591,7 +591,6 @@ static int step_fixed(struct run *r)
 	if (ret < 0)
 		return ret;
 	engine_event(e, r->s, "fixed", ms_since(r->start_ns));
-	engine_notify(e, r->s->id, 0, NULL);
 	return 0;
 }
 
