@@ -97,8 +97,8 @@ int engine_wait(struct engine *e, const char *set, engine_done cb, void *arg, ui
 void engine_cancel(struct engine *e, uint64_t id);
 /* mkdir snapshots/NAME: queue one, return at once. -EBUSY one is running; -EINVAL; -EEXIST. */
 int engine_mkdir(struct engine *e, const char *set, struct snap_error *err);
-/* A write to `abort`, and the first thing at shutdown: unwinds the running snapshot within 1 s. -ENOENT: none
- * runs. Never blocks. */
+/* A write to `abort`, and the first thing at shutdown: unwinds the running snapshot within 1 s; when none is
+ * before its point, fails those being completed. -ENOENT: neither. Never blocks. */
 int engine_abort(struct engine *e, struct snap_error *err);
 /* rmdir snapshots/NAME: gone from the tree at once, the data removed in the background.
  * -ENOENT; -EBUSY pinned, running, or the floor (newest complete set). */

@@ -123,7 +123,11 @@ static void one_snapshot(struct engine *e, struct request *q)
 		*run_next(r) = e->completing;
 		e->completing = r;
 		e->n_completing++;
+		if (atomic_load(&e->abort_flag) == ECANCELED)
+			run_cancel(r);
 	}
+	if (atomic_load(&e->abort_flag) != ESHUTDOWN)
+		atomic_store(&e->abort_flag, 0); /* it was for this run only */
 	set_last(e, s);
 	(void)pthread_mutex_unlock(&e->lock);
 	if (r) {
@@ -153,8 +157,11 @@ static void complete_some(struct engine *e)
 		}
 		*p = next;
 		(void)pthread_mutex_lock(&e->lock);
-		if (!--e->n_completing && atomic_load(&e->abort_flag) == ECANCELED && !e->running)
-			atomic_store(&e->abort_flag, 0);
+		if (!--e->n_completing) {
+			int canceled = ECANCELED;
+
+			(void)atomic_compare_exchange_strong(&e->abort_completing, &canceled, 0);
+		}
 		set_last(e, s);
 		(void)pthread_mutex_unlock(&e->lock);
 		if (err.code < 0) {
@@ -344,9 +351,10 @@ int engine_stop(struct engine *e, uint32_t max_ms)
 	snap_error_set(&err, -ESHUTDOWN, "stillfs is stopping");
 	(void)pthread_mutex_lock(&e->lock);
 	e->stopping = true;
+	atomic_store(&e->abort_flag, ESHUTDOWN);
+	atomic_store(&e->abort_completing, ESHUTDOWN);
 	(void)pthread_cond_signal(&e->work);
 	(void)pthread_mutex_unlock(&e->lock);
-	atomic_store(&e->abort_flag, ESHUTDOWN);
 	if (e->db_exec)
 		exec_kick(e->db_exec);
 	if (e->prov_exec)
@@ -525,11 +533,12 @@ int engine_wait(struct engine *e, const char *name, engine_done cb, void *arg, u
 	return ret;
 }
 
-static void abort_run(struct engine *e, int why)
+/* Lock held, so that what is aborted is still what was meant. */
+static void abort_one(struct engine *e, _Atomic int *flag, int why)
 {
 	int none = 0;
 
-	(void)atomic_compare_exchange_strong(&e->abort_flag, &none, why);
+	(void)atomic_compare_exchange_strong(flag, &none, why);
 	exec_kick(e->db_exec);
 	exec_kick(e->prov_exec);
 }
@@ -537,28 +546,28 @@ static void abort_run(struct engine *e, int why)
 void engine_cancel(struct engine *e, uint64_t id)
 {
 	struct waiter *w;
-	bool abort_it;
 
 	(void)pthread_mutex_lock(&e->lock);
 	w = take_waiters(e, NULL, id);
-	abort_it = w && w->own && e->running && strcmp(e->running->id, w->set_id) == 0;
+	if (w && w->own && e->running && strcmp(e->running->id, w->set_id) == 0)
+		abort_one(e, &e->abort_flag, EINTR);
 	(void)pthread_mutex_unlock(&e->lock);
-	if (abort_it)
-		abort_run(e, EINTR);
 	answer_all(w, -EINTR, NULL);
 }
 
 int engine_abort(struct engine *e, struct snap_error *err)
 {
-	bool running;
+	int r = 0;
 
 	(void)pthread_mutex_lock(&e->lock);
-	running = e->running || e->n_completing;
+	if (e->running)
+		abort_one(e, &e->abort_flag, ECANCELED);
+	else if (e->n_completing)
+		abort_one(e, &e->abort_completing, ECANCELED);
+	else
+		r = snap_error_set(err, -ENOENT, "abort: no snapshot is running");
 	(void)pthread_mutex_unlock(&e->lock);
-	if (!running)
-		return snap_error_set(err, -ENOENT, "abort: no snapshot is running");
-	abort_run(e, ECANCELED);
-	return 0;
+	return r;
 }
 
 int engine_mkdir(struct engine *e, const char *name, struct snap_error *err)

@@ -39,7 +39,9 @@ struct engine {
 	struct exec *db_exec, *prov_exec;
 	pthread_t thread;
 	bool started;
-	_Atomic int abort_flag; /* 0, or what the run fails with: ECANCELED, EINTR, ESHUTDOWN */
+	/* 0, or what they fail with: ECANCELED, EINTR (the run alone), ESHUTDOWN. The run until its point is fixed;
+	 * and those being completed, which somebody else's Ctrl-C must not touch */
+	_Atomic int abort_flag, abort_completing;
 	pthread_mutex_t lock;
 	pthread_cond_t work;
 	/* under lock: */
@@ -74,6 +76,7 @@ struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err);
 bool run_poll(struct run *r, struct snap_error *err);
 struct set *run_set(const struct run *r);
 struct run **run_next(struct run *r); /* link of the engine's list */
+void run_cancel(struct run *r); /* an abort came too late for run_begin: the next run_poll fails it */
 /* Remove a set's data through the provider's thread. */
 int run_remove(struct engine *e, const char *name, const char *id, struct snap_error *err);
 /* Remove position files that a dead process left in the backings. */

@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PREFLIGHT_MS 60000u
@@ -47,6 +48,8 @@ struct run {
 	struct set *s;
 	struct snap_error *err;
 	struct snap_error own_err; /* err, once the point is fixed */
+	const _Atomic int *abort; /* the engine's flag for where this run is */
+	bool canceled; /* run_cancel */
 	struct prov_ctx *pc;
 	bool prov_begun, locked, gate_closed, frozen, position_files;
 	bool drain_failed; /* the gate is open again, and so is the lock */
@@ -79,7 +82,7 @@ static void note(struct run *r, const char *step, double ms)
 
 static int aborted(struct run *r)
 {
-	int why = atomic_load(&r->e->abort_flag);
+	int why = atomic_load(r->abort);
 
 	if (!why)
 		return 0;
@@ -111,7 +114,7 @@ static int call(struct run *r, struct exec *x, struct job *j, uint64_t deadline_
 		return snap_error_set(r->err, -ENOMEM, "%s: out of memory", what);
 	if (exec_post(x, j) < 0)
 		return snap_error_set(r->err, -EBUSY, "%s: an earlier call has not come back yet; try later", what);
-	w = exec_wait(x, j, deadline_ns, &r->e->abort_flag);
+	w = exec_wait(x, j, deadline_ns, r->abort);
 	r->call_late = w < 0;
 	if (w == -ECANCELED)
 		return aborted(r);
@@ -233,6 +236,20 @@ static void prov_call_done(struct run *r, struct job *j)
 
 /* ---- steps ---- */
 
+/* A mount that was taken away by hand: what was to go through it passes by the gate now. */
+static int check_mounted(struct run *r)
+{
+	const struct door *d = &r->e->door;
+	struct stat st;
+
+	for (unsigned i = 0; i < d->n_pairs; i++)
+		if (stat(d->pairs[i].mountpoint, &st) < 0 || st.st_dev != d->pairs[i].mount_dev)
+			return snap_error_set(r->err, -ENODEV, "%s is not mounted any more, so writes to it pass by the gate: stop "
+							       "the database, unmount the others, mount all again",
+					      d->pairs[i].mountpoint);
+	return 0;
+}
+
 static int step_preflight(struct run *r)
 {
 	struct engine *e = r->e;
@@ -242,7 +259,9 @@ static int step_preflight(struct run *r)
 	int ret;
 
 	engine_step(e, "preflight");
-	ret = catalog_probe(e->cat, r->err);
+	ret = check_mounted(r);
+	if (ret == 0)
+		ret = catalog_probe(e->cat, r->err);
 	if (ret < 0)
 		return ret;
 	if (conf_bool(e->door.conf, "freeze") && e->prov->features & PROV_LIVE_FS)
@@ -657,7 +676,7 @@ static struct run *run_new(struct engine *e, struct set *s)
 	memcpy(p->lineage, s->lineage, sizeof(p->lineage));
 	p->pr = (struct prov_run){ .name = p->name, .set_id = p->id, .lineage = p->lineage,
 				   .door = &e->door, .cancelled = prov_cancelled };
-	*r = (struct run){ .e = e, .s = s, .pc = p, .start_ns = clock_boot_ns() };
+	*r = (struct run){ .e = e, .s = s, .pc = p, .abort = &e->abort_flag, .start_ns = clock_boot_ns() };
 	return r;
 }
 
@@ -692,6 +711,7 @@ struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err)
 	if (ret == 0)
 		ret = step_fixed(r);
 	r->err = &r->own_err; /* err is the caller's */
+	r->abort = &e->abort_completing;
 	if (ret == 0)
 		return r;
 	r->own_err = *err;
@@ -704,10 +724,16 @@ bool run_poll(struct run *r, struct snap_error *err)
 {
 	struct engine *e = r->e;
 	struct prov_ctx *p = r->pc;
-	struct job *j = prov_job(r, do_poll, POLL_MS);
-	int ret = call(r, e->prov_exec, j, clock_boot_ns() + 3600 * NS_PER_S, "completion");
+	struct job *j = NULL;
+	int ret = 0;
 
-	prov_call_done(r, j);
+	if (r->canceled) {
+		ret = snap_error_set(r->err, -ECANCELED, "snapshot %s: aborted by an operator", r->s->name);
+	} else {
+		j = prov_job(r, do_poll, POLL_MS);
+		ret = call(r, e->prov_exec, j, clock_boot_ns() + 3600 * NS_PER_S, "completion");
+		prov_call_done(r, j);
+	}
 	if (ret == 0) {
 		(void)pthread_mutex_lock(&e->lock);
 		r->s->progress = p->progress.percent;
@@ -727,6 +753,11 @@ bool run_poll(struct run *r, struct snap_error *err)
 struct set *run_set(const struct run *r)
 {
 	return r->s;
+}
+
+void run_cancel(struct run *r)
+{
+	r->canceled = true;
 }
 
 struct run **run_next(struct run *r)
@@ -767,7 +798,7 @@ int run_remove(struct engine *e, const char *name, const char *id, struct snap_e
 		free(m);
 		snap_error_set(err, ret, "remove %s: the provider is busy with a call that has not come back", name);
 	} else {
-		ret = exec_wait(e->prov_exec, j, clock_boot_ns() + 600 * NS_PER_S, &e->abort_flag);
+		ret = exec_wait(e->prov_exec, j, clock_boot_ns() + 600 * NS_PER_S, &e->abort_completing);
 		if (ret < 0)
 			snap_error_set(err, ret, "remove %s: not finished", name);
 		else if (j->result < 0)
