@@ -28,15 +28,17 @@ void ctl_event(struct ctl *c, const char *type, const char *members)
 
 void ctl_report(struct ctl *c, const char *file, const struct snap_error *err)
 {
+	struct snap_error name = { 0 };
 	struct vbuf b = VBUF_INIT;
 
+	snap_error_set(&name, -EINVAL, "%s", file); /* for its cleaning: it may be a name that was refused */
 	(void)pthread_mutex_lock(&c->lock);
 	c->last.when = clock_utc();
-	(void)snprintf(c->last.file, sizeof(c->last.file), "%s", file);
+	(void)snprintf(c->last.file, sizeof(c->last.file), "%.63s", name.msg);
 	c->last.err = *err;
 	(void)pthread_mutex_unlock(&c->lock);
 	vbuf_puts(&b, "\"file\":\"");
-	vbuf_json(&b, file);
+	vbuf_json(&b, name.msg);
 	vbuf_printf(&b, "\",\"errno\":%d,\"message\":\"", -err->code);
 	vbuf_json(&b, err->msg);
 	vbuf_puts(&b, "\"");
@@ -158,6 +160,8 @@ void ctl_stop(struct ctl *c)
 	for (unsigned i = 0; i < c->n_threads; i++)
 		(void)pthread_join(c->thread[i], NULL);
 	c->n_threads = 0;
+	if (c->mounted)
+		fuse_session_unmount(c->se); /* sees that it is gone, and frees what it noted of it */
 	if (c->se)
 		fuse_session_destroy(c->se);
 	c->se = NULL;

@@ -18,7 +18,17 @@ struct copen {
 	char set[DOOR_NAME_MAX + 1];
 	struct vbuf text;
 	_Atomic uint64_t seen; /* events: bytes that this reader has had */
+	_Atomic unsigned users; /* the open file, and handlers that reply from `text` */
 };
+
+/* A release can overtake the handler whose reply allowed it: the last of them frees. */
+static void copen_put(struct copen *o)
+{
+	if (atomic_fetch_sub(&o->users, 1) != 1)
+		return;
+	vbuf_free(&o->text);
+	free(o);
+}
 
 static bool readable(const struct cfile *f)
 {
@@ -64,6 +74,7 @@ static void c_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	o->f = w.f;
+	o->users = 1;
 	memcpy(o->set, w.set.name, sizeof(o->set));
 	if (acc != O_WRONLY && (w.f->kind == FILE_PLAIN || w.f->kind == FILE_SNAPSHOT))
 		r = render(c, o);
@@ -73,17 +84,13 @@ static void c_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (r < 0 || fuse_reply_open(req, fi) < 0) {
 		if (r < 0)
 			fuse_reply_err(req, -r);
-		vbuf_free(&o->text);
-		free(o);
+		copen_put(o);
 	}
 }
 
 static void c_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct copen *o = (struct copen *)(uintptr_t)fi->fh;
-
-	vbuf_free(&o->text);
-	free(o);
+	copen_put((struct copen *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }
 
@@ -102,7 +109,9 @@ static void c_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 		return;
 	}
 	n = (size_t)off < o->text.len ? o->text.len - (size_t)off : 0;
+	(void)atomic_fetch_add(&o->users, 1);
 	fuse_reply_buf(req, vbuf_text(&o->text) + (n ? off : 0), n < size ? n : size);
+	copen_put(o);
 }
 
 /* One write is one whole command; the trailing newline may be missing. */

@@ -157,6 +157,21 @@ static void c_readlink(fuse_req_t req, fuse_ino_t ino)
 
 /* ---- directories ---- */
 
+/* An open directory. */
+struct listing {
+	struct vbuf text;
+	_Atomic unsigned users; /* the open directory, and handlers that reply from `text` */
+};
+
+/* A release can overtake the handler whose reply allowed it: the last of them frees. */
+static void listing_put(struct listing *d)
+{
+	if (atomic_fetch_sub(&d->users, 1) != 1)
+		return;
+	vbuf_free(&d->text);
+	free(d);
+}
+
 struct list_ctx {
 	fuse_req_t req;
 	struct ctl *c;
@@ -184,15 +199,16 @@ static int add_set(void *arg, const struct set_view *v)
 static void c_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct ctl *c = ctl_of(req);
-	struct vbuf *b = calloc(1, sizeof(*b));
-	struct list_ctx l = { .req = req, .c = c, .out = b };
+	struct listing *d = calloc(1, sizeof(*d));
+	struct list_ctx l = { .req = req, .c = c, .out = d ? &d->text : NULL };
 	struct ctl_where w;
 
-	if (!b || !ctl_tree_find(c, ino, &w) || w.f) {
-		fuse_reply_err(req, b ? ENOENT : ENOMEM);
-		free(b);
+	if (!d || !ctl_tree_find(c, ino, &w) || w.f) {
+		fuse_reply_err(req, d ? ENOENT : ENOMEM);
+		free(d);
 		return;
 	}
+	d->users = 1;
 	add(&l, ".", ino, S_IFDIR);
 	add(&l, "..", ino >= 256 ? INO_SNAPSHOTS : INO_ROOT, S_IFDIR);
 	if (ino == INO_ROOT) {
@@ -207,18 +223,18 @@ static void c_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 				add(&l, c->set[i].name, ino + 1 + i,
 				    c->set[i].kind == FILE_DATA ? S_IFLNK : S_IFREG);
 	}
-	fi->fh = (uint64_t)(uintptr_t)b;
-	if (vbuf_error(b) || fuse_reply_open(req, fi) < 0) {
-		if (vbuf_error(b))
+	fi->fh = (uint64_t)(uintptr_t)d;
+	if (vbuf_error(l.out) || fuse_reply_open(req, fi) < 0) {
+		if (vbuf_error(l.out))
 			fuse_reply_err(req, ENOMEM);
-		vbuf_free(b);
-		free(b);
+		listing_put(d);
 	}
 }
 
 static void c_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	const struct vbuf *b = (const struct vbuf *)(uintptr_t)fi->fh;
+	struct listing *d = (struct listing *)(uintptr_t)fi->fh;
+	const struct vbuf *b = &d->text;
 	size_t at = 0, end;
 
 	/* skip `off` entries, then as many whole ones as fit */
@@ -239,15 +255,14 @@ static void c_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, st
 			break;
 		end += n;
 	}
+	(void)atomic_fetch_add(&d->users, 1);
 	fuse_reply_buf(req, vbuf_text(b) + at, end - at);
+	listing_put(d);
 }
 
 static void c_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct vbuf *b = (struct vbuf *)(uintptr_t)fi->fh;
-
-	vbuf_free(b);
-	free(b);
+	listing_put((struct listing *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }
 
