@@ -1,5 +1,6 @@
 """tests/conftest.py - fixtures and the time limit of every test. `tests/run` calls pytest with it."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -40,15 +41,14 @@ def scratch():
 @pytest.fixture
 def make_mount(scratch):
     """A function that starts mounts over the scratch filesystem; all are closed afterwards."""
-    made = []
-
-    def make(**options):
-        m = Mount(scratch, **options)
-        made.append(m)
-        return m
-    yield make
-    for m in made:
-        m.close()
+    with contextlib.ExitStack() as made:  # closes all, whatever one of them says
+        def make(start=True, **options):
+            m = Mount(scratch, start=False, **options)
+            made.callback(m.close)
+            if start:
+                m.start()
+            return m
+        yield make
 
 
 @pytest.fixture
@@ -59,8 +59,10 @@ def mount(make_mount):
 @pytest.fixture(scope="module")
 def shared_mount():
     """One mount for a module's tests that leave nothing behind."""
-    s = Scratch()
-    m = Mount(s)
-    yield m
-    m.close()
-    s.close()
+    with contextlib.ExitStack() as made:
+        s = Scratch()
+        made.callback(s.close)
+        m = Mount(s, start=False)
+        made.callback(m.close)
+        m.start()
+        yield m

@@ -21,6 +21,8 @@ BUILDS = {
     "tsan": ["-Db_sanitize=thread", "-Db_lundef=false"],
 }
 UNIT_LIMIT_S = 120
+# What the builds with sanitizers run against real mounts: every operation, and the gate.
+CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py"]
 ENV = {
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -59,7 +61,7 @@ def build(work, name, count):
 
 def c_programs(directory, name, count):
     """Every cmocka program of the build."""
-    programs = sorted(p for p in (directory / "tests").glob("*/test_*") if p.is_file() and os.access(p, os.X_OK))
+    programs = sorted(p for p in (directory / "tests").rglob("test_*") if p.is_file() and os.access(p, os.X_OK))
     if not programs:
         count.add(f"{name} unit", 0, 1)
     for program in programs:
@@ -80,10 +82,10 @@ def c_programs(directory, name, count):
         count.add(f"{name} {program.name}", ok, bad, skipped, time.monotonic() - start)
 
 
-def pytest(work, what, folder, count, directory, *more):
+def pytest(work, what, paths, count, directory):
     report = work / f"{what.replace(' ', '-')}.xml"
     argv = ["/usr/bin/python3", "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}",
-            "--rootdir", str(TOP), str(TOP / folder), *more]
+            "--rootdir", str(TOP), *[str(TOP / p) for p in paths]]
     env = {**os.environ, **ENV, "STILLFS_BUILD": str(directory), "STILLFS_TEST_TMP": str(work), "PYTHONDONTWRITEBYTECODE": "1"}
     start = time.monotonic()
     child = subprocess.Popen(argv, env=env, cwd=work, start_new_session=True)
@@ -138,9 +140,10 @@ def run(work, all_, count):
             continue
         c_programs(directory, name, count)
         if name == "plain":
-            pytest(work, "lint", "tests/lint", count, directory)
-        if name == "plain" or all_:
-            pytest(work, f"{name} integration", "tests/integration", count, directory)
+            pytest(work, "lint", ["tests/lint"], count, directory)
+        everything = name == "plain" or all_
+        pytest(work, f"{name} {'integration' if everything else 'conformance'}",
+               ["tests/integration"] if everything else CONFORMANCE, count, directory)
 
 
 def main():

@@ -15,6 +15,7 @@ import time
 BUILD = pathlib.Path(os.environ.get("STILLFS_BUILD", pathlib.Path(__file__).parents[2] / "build"))
 STILLFS = BUILD / "fs" / "stillfs"
 STILLCTL = BUILD / "tools" / "stillctl"
+SANITIZERS = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS")
 
 
 def run(*argv, **kw):
@@ -90,6 +91,8 @@ class Mount:
         self.null_ctl, self.null_log = self.dir / "null.ctl", self.dir / "null.log"
         self.env = dict(os.environ, STILLFS_NULL_CTL=str(self.null_ctl), STILLFS_NULL_LOG=str(self.null_log),
                         **(env or {}))
+        for name in SANITIZERS:  # stderr of a detached daemon goes nowhere: reports go to files, which close() reads
+            self.env[name] = ":".join(filter(None, (self.env.get(name), f"log_path={self.dir}/sanitizer")))
         self.more_pairs = []
         self.keeper = self.daemon = None
         if start:
@@ -184,6 +187,11 @@ class Mount:
                 pass
         with contextlib.suppress(OSError):
             self.control.rmdir()
+        reports = sorted(self.dir.glob("sanitizer.*"))
+        text = "\n".join(p.read_text(errors="replace") for p in reports)
+        for p in reports:
+            p.unlink()
+        assert not text, f"a sanitizer reported:\n{text[:8000]}"
 
 
 def errno_of(call, *args, **kw):
