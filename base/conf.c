@@ -247,7 +247,8 @@ static void describe(const struct conf_key *k, char *buf, size_t cap)
 {
 	switch (k->type) {
 	case CONF_STRING:
-		(void)snprintf(buf, cap, "one of %s", k->choices ? k->choices : "text");
+		(void)snprintf(buf, cap, "%s%s", k->choices ? "one of " : "",
+			       k->choices ? k->choices : "text without control characters");
 		break;
 	case CONF_PATH:
 		(void)snprintf(buf, cap, "an absolute path");

@@ -15,7 +15,8 @@ struct snap_error {
 /* Fill *e unless it already holds an error (the deepest layer spoke first).
  * e: may be NULL. code: -errno, < 0; anything else is recorded as -EIO.
  * Returns the code that *e now holds (or `code` if e is NULL), so callers can
- * `return snap_error_set(...)`. An over-long message is cut at a byte, ended with "...". */
+ * `return snap_error_set(...)`. An over-long message is cut at a byte, ended with "...". Names of files may hold
+ * anything: control characters and what is not UTF-8 become "?", so that the message is one line of text. */
 int snap_error_set(struct snap_error *e, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

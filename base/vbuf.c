@@ -73,7 +73,7 @@ void vbuf_printf(struct vbuf *b, const char *fmt, ...)
 }
 
 /* Length of the valid UTF-8 sequence at s (RFC 3629), 0 if there is none. */
-static size_t utf8_len(const unsigned char *s)
+size_t vbuf_utf8_len(const unsigned char *s)
 {
 	size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3
 		: s[0] < 0xf5 ? 4 : 0;
@@ -93,7 +93,7 @@ void vbuf_json(struct vbuf *b, const char *text)
 	const unsigned char *s = (const unsigned char *)text;
 
 	while (*s) {
-		size_t n = utf8_len(s);
+		size_t n = vbuf_utf8_len(s);
 
 		if (!n)
 			vbuf_puts(b, "\xef\xbf\xbd");

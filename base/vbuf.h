@@ -22,6 +22,8 @@ void vbuf_printf(struct vbuf *b, const char *fmt, ...) __attribute__((format(pri
 /* `text` as the inside of a JSON string, quotes not included. Control bytes become \u00XX;
  * bytes that are not valid UTF-8 become U+FFFD, so the output always parses. */
 void vbuf_json(struct vbuf *b, const char *text);
+/* Bytes of the UTF-8 character at s, 1..4; 0: it is none. */
+size_t vbuf_utf8_len(const unsigned char *s);
 /* The text, never NULL; valid until the next change. */
 const char *vbuf_text(const struct vbuf *b);
 int vbuf_error(const struct vbuf *b);

@@ -302,6 +302,7 @@ static int wait_ready(struct start *s, pid_t keeper)
 			return 0;
 		if (ready == SHM_FAILED) {
 			fprintf(stderr, "stillfs: %s\n", s->shm->fail_msg);
+			(void)waitpid(keeper, &status, 0); /* a new try must not find this one still ending */
 			return 1;
 		}
 		if (waitpid(keeper, &status, WNOHANG) == keeper) {

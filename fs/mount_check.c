@@ -10,6 +10,16 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
+
+#define LOCK_TRIES 60 /* x 50 ms */
+
+static bool has_control(const char *s)
+{
+	while (*s && (unsigned char)*s >= 0x20 && *s != 0x7f)
+		s++;
+	return *s;
+}
 
 /* Is path the same as dir, or below it? Both resolved. */
 static bool is_below(const char *path, const char *dir)
@@ -29,10 +39,13 @@ static char *resolve_dir(const char *what, const char *path, struct snap_error *
 			snap_error_set(err, -ENOTCONN, "%s %s: a dead mount is there; run `umount %s` first",
 				       what, path, path);
 		else
-			snap_error_set(err, -errno, "%s %s: %s; create the directory first", what, path,
-				       strerror(errno));
+			snap_error_set(err, -errno, "%s %s: %s%s", what, path, strerror(errno),
+				       errno == ENOENT ? "; create the directory first" : "");
 	} else if (!S_ISDIR(st.st_mode)) {
 		snap_error_set(err, -ENOTDIR, "%s %s: not a directory", what, path);
+	} else if (has_control(real)) {
+		snap_error_set(err, -EINVAL, "%s %s: its path has a control character, which control files could not "
+					     "show; rename it", what, real);
 	} else {
 		return real;
 	}
@@ -40,19 +53,82 @@ static char *resolve_dir(const char *what, const char *path, struct snap_error *
 	return NULL;
 }
 
-/* Does mountinfo show one of ours at this very path? */
-static bool is_stillfs_mount(const char *path)
+/* ---- other mounts ---- */
+
+/* mountinfo writes a blank, a tab, a newline and a backslash as three octal digits. In place. */
+static void unescape(char *s)
+{
+	char *out = s;
+
+	for (; *s; s++) {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
+			*out++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+			s += 3;
+		} else {
+			*out++ = *s;
+		}
+	}
+	*out = '\0';
+}
+
+static bool is_dead(const char *mountpoint)
+{
+	cleanup_fd int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 && errno == ENOTCONN;
+}
+
+/* What one mount that exists, `src` on `mp`, means for a new pair. */
+static int check_mount(const struct door_pair *p, const char *mp, const char *type, const char *src,
+		       struct snap_error *err)
+{
+	const char *what = NULL, *b = p->backing, *m = p->mountpoint;
+
+	if (strcmp(type, "fuse.stillfs") != 0) {
+		if (strcmp(mp, b) != 0 && is_below(mp, b))
+			return snap_error_set(err, -EINVAL, "BACKING %s: another filesystem is mounted inside it, on %s, which no "
+							    "set would contain; unmount it, or mount it elsewhere and give it a "
+							    "pair of its own", b, mp);
+		return 0;
+	}
+	if (strcmp(mp, m) == 0)
+		return is_dead(mp) ? snap_error_set(err, -ENOTCONN, "MOUNTPOINT %s: a dead mount is there; run `umount %s` "
+								    "first", m, m) :
+				     snap_error_set(err, -EBUSY, "MOUNTPOINT %s: a stillfs is mounted there already", m);
+	if (is_below(m, mp))
+		what = "MOUNTPOINT lies inside";
+	else if (is_below(b, mp))
+		what = "BACKING lies inside";
+	else if (is_below(b, src) || is_below(src, b))
+		what = "BACKING is served by";
+	if (!what)
+		return 0;
+	return snap_error_set(err, -EBUSY, "%s on %s: %s the stillfs that is mounted on %s; one directory has one gate: "
+					   "unmount that one, or use other directories", b, m, what, mp);
+}
+
+static int check_mounts(const struct door_pair *p, unsigned n, struct snap_error *err)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	static char line[8192], mp[PATH_MAX]; /* one thread, at start */
-	bool found = false;
+	static char mp[PATH_MAX], src[PATH_MAX]; /* one thread, at start */
+	cleanup_free char *line = NULL;
+	char type[64], *dash;
+	size_t cap = 0;
+	int r = 0;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%*s %*s %*s %*s %4095s", mp) == 1 && strcmp(mp, path) == 0)
-			found = strstr(line, " - fuse.stillfs ") != NULL; /* the topmost comes last */
+	while (f && r == 0 && getline(&line, &cap, f) > 0) {
+		dash = strstr(line, " - ");
+		if (!dash || sscanf(line, "%*s %*s %*s %*s %4095s", mp) != 1 ||
+		    sscanf(dash + 3, "%63s %4095s", type, src) != 2)
+			continue;
+		unescape(mp);
+		unescape(src);
+		for (unsigned i = 0; r == 0 && i < n; i++)
+			r = check_mount(&p[i], mp, type, src, err);
+	}
 	if (f)
 		(void)fclose(f);
-	return found;
+	return r;
 }
 
 static int check_nesting(const struct door_pair *p, unsigned n, struct snap_error *err)
@@ -88,17 +164,13 @@ int check_pairs(char *const *backing, char *const *mountpoint, unsigned n, struc
 
 		if (!m)
 			return err->code;
-		if (is_stillfs_mount(m))
-			return snap_error_set(err, -EBUSY, "MOUNTPOINT %s: a stillfs is mounted there already", m);
-		if (is_stillfs_mount(b))
-			return snap_error_set(err, -EBUSY, "BACKING %s: is itself a stillfs mount", b);
 		fd = open(b, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd < 0 || fstat(fd, &st) < 0)
 			return snap_error_set(err, -errno, "open BACKING %s: %s", b, strerror(errno));
 		pairs[i] = (struct door_pair){ .backing = b, .mountpoint = m, .backing_fd = fd,
 					       .backing_dev = st.st_dev };
 	}
-	return check_nesting(pairs, n, err);
+	return check_nesting(pairs, n, err) < 0 ? err->code : check_mounts(pairs, n, err);
 }
 
 int check_mkdirs(const char *path, unsigned mode, struct snap_error *err)
@@ -150,6 +222,8 @@ int check_dirs(const struct conf *conf, const struct door_pair *pairs, unsigned 
 
 		if (!*path)
 			continue;
+		if (k < 2 && stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+			return snap_error_set(err, -ENOTDIR, "%s %s: not a directory", keys[k], path);
 		resolve_part(path, real);
 		for (unsigned i = 0; i < n; i++) {
 			if (is_below(real, pairs[i].backing) || is_below(real, pairs[i].mountpoint))
@@ -178,6 +252,7 @@ int check_dirs(const struct conf *conf, const struct door_pair *pairs, unsigned 
 
 int check_lock(const char *state_dir, const char *name, struct snap_error *err)
 {
+	const struct timespec pause = { .tv_nsec = 50000000 };
 	char path[PATH_MAX];
 	int fd;
 
@@ -185,8 +260,12 @@ int check_lock(const char *state_dir, const char *name, struct snap_error *err)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return snap_error_set(err, -errno, "open %s: %s", path, strerror(errno));
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-		return fd;
+	/* one that has just been unmounted takes a moment to end */
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return fd;
+		(void)nanosleep(&pause, NULL);
+	}
 	(void)close(fd);
 	return snap_error_set(err, -EBUSY, "name %s: another stillfs of this name is running (%s is locked)", name,
 			      path);
@@ -201,7 +280,7 @@ struct finder {
 	char *buf;
 	size_t cap, len;
 	unsigned found;
-	bool any_mode;
+	const char *where; /* the backing of the first that was found */
 };
 
 static void comm_of(const char *pid, char *comm, size_t cap)
@@ -269,8 +348,10 @@ static void look_at(struct finder *f, const char *pid, const char *dir, const ch
 	target[n] = '\0';
 	for (unsigned i = 0; i < f->n; i++)
 		if (st.st_dev == f->pairs[i].backing_dev && is_below(target, f->pairs[i].backing) &&
-		    (S_ISREG(st.st_mode) && opened_for_writing(pid, entry)))
+		    (S_ISREG(st.st_mode) && opened_for_writing(pid, entry))) {
+			f->where = f->where ? f->where : f->pairs[i].backing;
 			found_one(f, pid, target);
+		}
 }
 
 static void each_process(struct finder *f)
@@ -310,7 +391,7 @@ int check_writers(const struct door_pair *pairs, unsigned n, struct snap_error *
 		return 0;
 	return snap_error_set(err, -EBUSY, "%s is open for writing by %u process%s: %s; stop them, mount, start "
 					   "them again",
-			      pairs[0].backing, f.found, f.found == 1 ? "" : "es", names);
+			      f.where, f.found, f.found == 1 ? "" : "es", names);
 }
 
 void check_users(uint64_t dev, char *buf, size_t cap)

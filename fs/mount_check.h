@@ -14,7 +14,8 @@ int check_pairs(char *const *backing, char *const *mountpoint, unsigned n, struc
 int check_dirs(const struct conf *conf, const struct door_pair *pairs, unsigned n, struct snap_error *err);
 /* -EBUSY, naming them, when processes have files below a backing open for writing. */
 int check_writers(const struct door_pair *pairs, unsigned n, struct snap_error *err);
-/* Hold `state_dir`/lock for the life of the process: descriptor, or -EBUSY: another one runs. */
+/* Hold `state_dir`/lock for the life of the process: descriptor, or -EBUSY: another one runs. Waits for it
+ * for 3 s: it may be ending. */
 int check_lock(const char *state_dir, const char *name, struct snap_error *err);
 int check_mkdirs(const char *path, unsigned mode, struct snap_error *err); /* mkdir -p */
 /* Who has files of filesystem `dev` open: "mariadbd(123) sh(4)", at most cap. */

@@ -11,8 +11,9 @@
 /* What mount(8) and fstab add and what needs no doing here. */
 static const char *const ignored[] = { "rw", "defaults", "auto", "noauto", "nofail", "_netdev",
 				       "user", "nouser", "dev", "suid", "exec", "async", "atime",
-				       "relatime", "noatime", "nodiratime", "allow_other",
-				       "default_permissions" };
+				       "relatime", "noatime", "nodiratime", "strictatime", "diratime",
+				       "lazytime", "nolazytime", "allow_other", "default_permissions" };
+static const char *const refused[] = { "ro", "noexec", "nosuid", "nodev", "sync", "dirsync", "remount", "bind" };
 
 bool opts_name_ok(const char *name)
 {
@@ -114,12 +115,28 @@ static char *next_item(char **p)
 	return start;
 }
 
+static bool is_among(const char *item, const char *const *words, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n && strcmp(item, words[i]) != 0)
+		i++;
+	return i < n;
+}
+
 static bool is_ignored(const char *item)
 {
-	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
-		if (strcmp(item, ignored[i]) == 0)
-			return true;
-	return strncmp(item, "x-", 2) == 0 || strncmp(item, "comment=", 8) == 0;
+	return is_among(item, ignored, sizeof(ignored) / sizeof(ignored[0])) || strncmp(item, "x-", 2) == 0 ||
+	       strncmp(item, "comment=", 8) == 0;
+}
+
+static bool is_option(const char *item)
+{
+	const struct conf_key *k = opts_table;
+
+	while (k->name && strcmp(item, k->name) != 0)
+		k++;
+	return k->name != NULL;
 }
 
 /* only_name: just find the name, which chooses the file that is read first. */
@@ -139,14 +156,13 @@ static int apply_o(struct conf *conf, const char *text, bool only_name, struct s
 			continue;
 		if (!only_name && strcmp(item, "name") == 0)
 			continue;
-		if (!eq && (strcmp(item, "ro") == 0 || strcmp(item, "noexec") == 0 ||
-			    strcmp(item, "nosuid") == 0 || strcmp(item, "nodev") == 0))
+		if (!eq && is_among(item, refused, sizeof(refused) / sizeof(refused[0])))
 			r = snap_error_set(err, -EINVAL, "-o: %s is not supported: a database directory is "
 							 "mounted as it is", item);
-		else if (!eq)
+		else if (!eq && is_option(item))
 			r = snap_error_set(err, -EINVAL, "-o: \"%s\" has no value; write %s=VALUE", item, item);
 		else
-			r = conf_set(conf, "-o", item, eq + 1, err);
+			r = conf_set(conf, "-o", item, eq ? eq + 1 : "", err);
 	}
 	free(copy);
 	return r;
@@ -207,7 +223,7 @@ static int set_defaults(struct opts *o, const char *conf_dir, char **o_text, uns
 
 	for (unsigned i = 0; r == 0 && i < n_o; i++)
 		r = apply_o(o->conf, o_text[i], true, err);
-	if (r == 0 && !*conf_str(o->conf, "name") && o->n_pairs) {
+	if (r == 0 && !conf_is_set(o->conf, "name") && o->n_pairs) {
 		while (len > 1 && mp[len - 1] == '/')
 			len--;
 		for (last = mp + len; last > mp && last[-1] != '/'; last--)

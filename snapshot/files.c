@@ -133,12 +133,11 @@ static int write_description(struct engine *e, const char *name, const char *tex
 		len--;
 	if (len > SNAP_DESCRIPTION_MAX)
 		return snap_error_set(err, -EINVAL, "description: longer than %d bytes", SNAP_DESCRIPTION_MAX);
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-			return snap_error_set(err, -EINVAL, "description: one line without control characters is "
-							    "expected");
 	memcpy(buf, text, len);
 	buf[len] = '\0';
+	if (!snap_text_ok(buf))
+		return snap_error_set(err, -EINVAL, "description: one line of UTF-8 without control characters is "
+						    "expected");
 	return change_text(e, name, false, buf, err);
 }
 
@@ -158,7 +157,7 @@ static int write_tags(struct engine *e, const char *name, const char *text, size
 		if (!*line)
 			continue;
 		if (!snap_tag_ok(line) || ++n > SNAP_TAGS_MAX)
-			r = snap_error_set(err, -EINVAL, "tags: \"%.100s\": expected at most %d lines KEY:VALUE", line,
+			r = snap_error_set(err, -EINVAL, "tags: \"%.100s\": expected at most %d lines KEY:VALUE in UTF-8", line,
 					   SNAP_TAGS_MAX);
 		vbuf_printf(&b, "%s\n", line);
 	}

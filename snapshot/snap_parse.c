@@ -6,6 +6,18 @@
 #include <stdio.h>
 #include <string.h>
 
+bool snap_text_ok(const char *text)
+{
+	const unsigned char *p = (const unsigned char *)text;
+
+	for (size_t n; *p; p += n) {
+		n = vbuf_utf8_len(p);
+		if (!n || *p < 0x20 || *p == 0x7f)
+			return false;
+	}
+	return true;
+}
+
 bool snap_tag_ok(const char *tag)
 {
 	const char *colon = strchr(tag, ':');
@@ -14,10 +26,7 @@ bool snap_tag_ok(const char *tag)
 	if (!colon || colon == tag || colon - tag > 127 || strlen(colon + 1) > 255 ||
 	    strncmp(tag, "aws:", 4) == 0)
 		return false;
-	for (const unsigned char *p = (const unsigned char *)tag; *p; p++)
-		if (*p < 0x20 || *p == 0x7f)
-			return false;
-	return true;
+	return snap_text_ok(tag);
 }
 
 /* The next word of *p into buf: up to white space outside double quotes, which are dropped; a
@@ -54,7 +63,7 @@ static int add_tag(struct snap_request *r, unsigned *n, const char *tag, struct 
 
 	if (!snap_tag_ok(tag))
 		return snap_error_set(err, -EINVAL, "snapshot: tag=%.100s: expected KEY:VALUE, at most 127 and 255 "
-						    "characters, not beginning with aws:", tag);
+						    "characters, not beginning with aws:, in UTF-8", tag);
 	if (++*n > SNAP_TAGS_MAX || have + strlen(tag) + 2 > sizeof(r->tags))
 		return snap_error_set(err, -EINVAL, "snapshot: more than %d tags, or too long", SNAP_TAGS_MAX);
 	(void)snprintf(r->tags + have, sizeof(r->tags) - have, "%s\n", tag);
@@ -77,6 +86,8 @@ static int one_word(struct snap_request *r, const char *w, bool first, unsigned 
 		if (strlen(w + 12) > SNAP_DESCRIPTION_MAX)
 			return snap_error_set(err, -EINVAL, "snapshot: the description is longer than %d bytes",
 					      SNAP_DESCRIPTION_MAX);
+		if (!snap_text_ok(w + 12))
+			return snap_error_set(err, -EINVAL, "snapshot: the description is not UTF-8");
 		(void)snprintf(r->description, sizeof(r->description), "%s", w + 12);
 	} else if (strncmp(w, "tag=", 4) == 0) {
 		return add_tag(r, n_tags, w + 4, err);

@@ -18,6 +18,8 @@ struct snap_request {
 /* [NAME] [class=C] [description="..."] [tag=k:v]... [pin] [nowait] and an optional newline.
  * 0; -EINVAL with the sentence. *out is whole or untouched on failure. */
 int snap_parse(const char *text, size_t len, struct snap_request *out, struct snap_error *err);
+/* UTF-8 without control characters, as JSON and the flat files can show it. */
+bool snap_text_ok(const char *text);
 /* One "key:value"; also for the tags file. */
 bool snap_tag_ok(const char *tag);
 

@@ -18,6 +18,7 @@
 #include "version.h"
 
 #define RUN_DIR "/run/stillfs"
+#define COMMAND_MAX 8192 /* bytes that a control file takes at once */
 
 static char dir[PATH_MAX - 300]; /* of the control tree */
 static bool json, color;
@@ -78,13 +79,14 @@ static char *slurp(const char *rel)
 	return buf;
 }
 
-/* Say why an operation was refused: the sentence of last_error, or the errno alone. */
+/* Say why an operation was refused: the sentence of last_error if it is about this, or the errno alone. */
 static int refused(const char *what, int error)
 {
-	char *text = slurp("last_error");
-	const char *msg = text ? strstr(text, "message ") : NULL;
+	char *text = slurp("last_error"), want[64];
+	const char *msg = text ? strstr(text, "message ") : NULL, *name = strerrorname_np(error);
 
-	if (msg)
+	(void)snprintf(want, sizeof(want), "errno %s\n", name ? name : "?");
+	if (msg && strstr(text, want))
 		fprintf(stderr, "stillctl: %.*s\n", (int)strcspn(msg + 8, "\n"), msg + 8);
 	else
 		fprintf(stderr, "stillctl: %s: %s\n", what, strerror(error));
@@ -101,7 +103,8 @@ static int command_write(const char *rel, const char *text)
 	if (fd < 0) {
 		if (errno == EACCES || errno == EPERM)
 			return fail("permission denied: run as root or in the group control_gid", "");
-		return fail("cannot open control file ", rel);
+		fprintf(stderr, "stillctl: cannot open the control file %s: %s\n", rel, strerror(errno));
+		return 1;
 	}
 	e = write(fd, text, len) == (ssize_t)len ? 0 : errno;
 	(void)close(fd);
@@ -164,14 +167,16 @@ static int cmd_status(int argc, char **argv)
 }
 
 /* Put words that contain blanks back into the quotes that the shell has taken. */
-static void add_word(char *out, size_t cap, const char *w)
+static bool add_word(char *out, size_t cap, const char *w)
 {
 	const char *eq = strchr(w, '=');
 	size_t n = strlen(out);
 
+	if (n + 2 * strlen(w) + 8 > cap) /* each character may need a backslash */
+		return false;
 	if (!strpbrk(w, " \t\"") || !eq) {
 		(void)snprintf(out + n, cap - n, "%s%s", n ? " " : "", w);
-		return;
+		return true;
 	}
 	n += (size_t)snprintf(out + n, cap - n, "%s%.*s=\"", n ? " " : "", (int)(eq - w), w);
 	for (const char *p = eq + 1; *p && n + 4 < cap; p++) {
@@ -180,14 +185,16 @@ static void add_word(char *out, size_t cap, const char *w)
 		out[n++] = *p;
 	}
 	(void)snprintf(out + n, cap - n, "\"");
+	return true;
 }
 
 static int cmd_snapshot(int argc, char **argv)
 {
-	char text[8000] = "";
+	static char text[3 * COMMAND_MAX];
 
 	for (int i = 0; i < argc; i++)
-		add_word(text, sizeof(text) - 2, argv[i]);
+		if (!add_word(text, sizeof(text) - 2, argv[i]) || strlen(text) >= COMMAND_MAX)
+			return fail("the request is longer than a control file takes, 8192 bytes: ", "shorten it");
 	(void)strcat(text, "\n");
 	if (command_write("snapshot", text) != 0)
 		return 1;
@@ -303,12 +310,13 @@ static int cmd_abort(int argc, char **argv)
 static int cmd_events(int argc, char **argv)
 {
 	bool follow = argc == 1 && (strcmp(argv[0], "-f") == 0 || strcmp(argv[0], "--follow") == 0);
-	int fd = open_file("events", O_RDONLY | (follow ? 0 : O_NONBLOCK));
 	static char buf[65536];
 	ssize_t n;
+	int fd;
 
 	if (argc == 1 && !follow)
 		return fail("unknown argument ", argv[0]), 2;
+	fd = open_file("events", O_RDONLY | (follow ? 0 : O_NONBLOCK));
 	if (fd < 0)
 		return fail("cannot open the control file ", "events");
 	while ((n = read(fd, buf, sizeof(buf))) > 0) {
@@ -391,16 +399,39 @@ static void help(FILE *out)
 	fputs("\nSee stillctl(8).\n", out);
 }
 
-/* The only directory of RUN_DIR. */
+/* Does a stillfs answer in `dir`? */
+static int check_dir(void)
+{
+	int fd = open_file("version", O_RDONLY);
+
+	if (fd >= 0) {
+		(void)close(fd);
+		return 0;
+	}
+	if (errno == ENOTCONN)
+		fprintf(stderr, "stillctl: the stillfs of %s has died: umount %s and its mountpoint, then mount again\n", dir,
+			dir);
+	else
+		fprintf(stderr, "stillctl: no stillfs answers in %s: %s; ls %s shows those that run\n", dir, strerror(errno),
+			RUN_DIR);
+	return 1;
+}
+
+/* The only one of RUN_DIR; an empty directory is none. */
 static int find_dir(void)
 {
+	static char path[PATH_MAX];
 	DIR *d = opendir(RUN_DIR);
 	struct dirent *e;
 	int n = 0;
 
-	while (d && (e = readdir(d)))
-		if (e->d_name[0] != '.' && n++ == 0)
+	while (d && (e = readdir(d))) {
+		(void)snprintf(path, sizeof(path), "%s/%s/version", RUN_DIR, e->d_name);
+		if (e->d_name[0] == '.' || (access(path, F_OK) < 0 && errno == ENOENT))
+			continue;
+		if (n++ == 0)
 			(void)snprintf(dir, sizeof(dir), "%s/%s", RUN_DIR, e->d_name);
+	}
 	if (d)
 		(void)closedir(d);
 	if (n == 1)
@@ -427,6 +458,9 @@ int main(int argc, char **argv)
 			(void)snprintf(dir, sizeof(dir), "%s/%.200s", RUN_DIR, argv[++i]);
 		} else if (strcmp(argv[i], "--dir") == 0 && i + 1 < argc) {
 			(void)snprintf(dir, sizeof(dir), "%s", argv[++i]);
+		} else if (strcmp(argv[i], "-n") == 0 || strcmp(argv[i], "--dir") == 0) {
+			(void)fail("a value is missing after ", argv[i]);
+			return 2;
 		} else {
 			(void)fail("unknown option; see --help: ", argv[i]);
 			return 2;
@@ -439,7 +473,7 @@ int main(int argc, char **argv)
 			fprintf(stderr, "stillctl: usage: stillctl %s %s\n", c->name, c->args);
 			return 2;
 		}
-		if (!*dir && find_dir() != 0)
+		if ((!*dir && find_dir() != 0) || check_dir() != 0)
 			return 1;
 		return c->run(argc - i - 1, argv + i + 1);
 	}

@@ -1,11 +1,15 @@
 """What an operator does wrong, on the command line and in the control tree: an errno, a sentence, nothing lost."""
 
 import errno
+import json
 import os
+import pathlib
 import signal
 import subprocess
 
-from stillfs import run, wait_for
+import pytest
+
+from stillfs import STILLCTL, STILLFS, Mount, Scratch, is_gone, run, wait_for
 
 
 def big_set(m, name):
@@ -96,3 +100,192 @@ def test_a_mount_taken_away_by_hand_refuses_the_snapshot(make_mount, scratch):
     assert m.write("snapshot", "one\n") == errno.ENODEV
     assert f"{redo} is not mounted any more" in m.last_error()["message"]
     assert m.state("one") == "failed" and m.gate() == "open"
+
+
+# ---- the command line ----
+
+@pytest.fixture(scope="module")
+def site():
+    """Directories for starts that are refused; nothing may be mounted by them."""
+    s = Scratch()
+    for d in ("back", "back/sub", "other", "mnt", "mnt2"):
+        (s.fs / d).mkdir()
+    (s.dir / "file").touch()
+    yield s
+    s.close()
+
+
+def mounts(site):
+    """Of this scratch directory, and its control trees."""
+    lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if site.dir.name in line or site.dir.name[-8:] in line]
+
+
+def start(site, options="", back="{fs}/back", mnt="{fs}/mnt"):
+    def fill(text):
+        return text.format(fs=site.fs, dir=site.dir)
+    base = fill("name=test-{dir.name},state_dir={dir}/state,log_file={dir}/log")
+    return subprocess.run([str(STILLFS), "-o", f"{base},{fill(options)}", fill(back), fill(mnt)], capture_output=True,
+                          text=True, timeout=60)
+
+
+@pytest.mark.parametrize("options,back,mnt,code,words", [
+    ("bogus=1", "{fs}/back", "{fs}/mnt", 2, 'unknown option "bogus"'),
+    ("bogus", "{fs}/back", "{fs}/mnt", 2, 'unknown option "bogus"'),
+    ("gate_timout=3", "{fs}/back", "{fs}/mnt", 2, 'did you mean "gate_timeout"'),
+    ("freeze", "{fs}/back", "{fs}/mnt", 2, "write freeze=VALUE"),
+    ("ro", "{fs}/back", "{fs}/mnt", 2, "ro is not supported"),
+    ("sync", "{fs}/back", "{fs}/mnt", 2, "sync is not supported"),
+    ("name=", "{fs}/back", "{fs}/mnt", 2, 'name "": expected'),
+    ("name=a/b", "{fs}/back", "{fs}/mnt", 2, 'name "a/b": expected'),
+    ("provider=a\nb", "{fs}/back", "{fs}/mnt", 2, "provider=a?b: expected text without control characters"),
+    ("pair=x", "{fs}/back", "{fs}/mnt", 2, "expected BACKING:MOUNTPOINT"),
+    ("", "{fs}/none", "{fs}/mnt", 1, "No such file or directory; create the directory first"),
+    ("", "{dir}/file", "{fs}/mnt", 1, "not a directory"),
+    ("", "{dir}/file/x", "{fs}/mnt", 1, "BACKING {dir}/file/x: Not a directory\n"),
+    ("", "{fs}/back", "{dir}/file", 1, "not a directory"),
+    ("", "{fs}", "{fs}/back", 1, "one lies in the other"),
+    ("", "{dir}", "{fs}/mnt", 1, "one lies in the other"),
+    ("pair={fs}/back/sub:{fs}/mnt2", "{fs}/back", "{fs}/mnt", 1, "overlap"),
+    ("control_dir={dir}/file", "{fs}/back", "{fs}/mnt", 1, "control_dir {dir}/file: not a directory"),
+    ("state_dir={dir}/file", "{fs}/back", "{fs}/mnt", 1, "state_dir {dir}/file: not a directory"),
+    ("state_dir={fs}/back/s", "{fs}/back", "{fs}/mnt", 1, "lies below"),
+    ("log_file={dir}/none/log", "{fs}/back", "{fs}/mnt", 1, "open log_file {dir}/none/log: No such file"),
+    ("freeze=yes", "{fs}/back", "{fs}/mnt", 1, "cannot be used with provider=local"),
+    ("provider=ebs", "{fs}/back", "{fs}/mnt", 1, "provider=ebs: unknown"),
+    ("db=mongodb", "{fs}/back", "{fs}/mnt", 1, "db=mongodb: unknown"),
+    ("local_dir=rel", "{fs}/back", "{fs}/mnt", 1, "expected an absolute path"),
+])
+def test_a_wrong_start_is_refused_with_a_sentence_and_leaves_nothing(site, options, back, mnt, code, words):
+    before = mounts(site)
+    r = start(site, options, back, mnt)
+    assert (r.returncode, r.stdout) == (code, ""), r
+    assert words.format(dir=site.dir, fs=site.fs) in r.stderr and r.stderr.count("\n") == 1, r.stderr
+    assert mounts(site) == before
+    assert not os.path.exists(f"/run/stillfs/test-{site.dir.name}")
+
+
+def test_nobody_but_root_may_start(site):
+    r = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(STILLFS), str(site.fs / "back"),
+                        str(site.fs / "mnt")], capture_output=True, text=True)
+    assert (r.returncode, r.stderr) == (1, "stillfs: stillfs must be started by root\n")
+
+
+def test_a_filesystem_inside_the_backing_is_refused(site):
+    inner = site.fs / "other" / "inner"
+    inner.mkdir()
+    run("mount", "-t", "tmpfs", "tmpfs", inner)
+    try:
+        r = start(site, "", "{fs}/other")
+        assert r.returncode == 1 and f"another filesystem is mounted inside it, on {inner}" in r.stderr, r
+    finally:
+        run("umount", inner)
+
+
+@pytest.fixture
+def odd():
+    """A mount whose paths hold what separates words elsewhere."""
+    s = Scratch()
+    m = Mount(s, start=False)
+    m.back, m.mnt = s.fs / "b k,x", s.dir / "m p,x"
+    for d in (m.back, m.back / "sub", m.mnt, s.dir / "mnt2", s.dir / "new\nline"):
+        d.mkdir()
+    m.start()
+    yield m
+    m.close()
+    s.close()
+
+
+def test_paths_with_blanks_and_commas_work_and_one_backing_has_one_gate(odd):
+    (odd.mnt / "f").write_text("x")
+    assert (odd.back / "f").read_text() == "x"
+    assert odd.write("snapshot", "one\n") == 0, odd.last_error()
+    odd.wait_state("one", "complete")
+    assert (odd.scratch.fs / "b k,x.snapshots" / "one" / "data" / "f").read_text() == "x"
+    (odd.scratch.fs / "plain").mkdir()
+    before = mounts(odd.scratch)
+    for back, mnt, words in (
+            (odd.back, odd.mnt, "a stillfs is mounted there already"),
+            (odd.back, odd.dir / "mnt2", "BACKING is served by the stillfs that is mounted on"),
+            (odd.back / "sub", odd.dir / "mnt2", "BACKING is served by"),
+            (odd.mnt / "sub", odd.dir / "mnt2", "BACKING lies inside"),
+            (odd.scratch.fs / "plain", odd.mnt / "sub", "MOUNTPOINT lies inside"),
+            (odd.scratch.fs / "plain", odd.dir / "new\nline", "control character")):
+        r = start(odd.scratch, "", str(back), str(mnt))
+        assert r.returncode == 1 and words in r.stderr and r.stderr.count("\n") == 1, (r, words)
+    assert mounts(odd.scratch) == before
+
+
+def test_mounting_again_at_once_after_umount_works(mount):
+    for _ in range(5):
+        run("umount", mount.mnt)
+        mount.start()
+        (mount.mnt / "f").write_text("x")
+
+
+def test_a_second_one_of_the_same_name_is_refused(mount):
+    (mount.scratch.fs / "b2").mkdir()
+    (mount.dir / "m2").mkdir()
+    r = subprocess.run([*mount.argv()[:-2], str(mount.scratch.fs / "b2"), str(mount.dir / "m2")], capture_output=True,
+                       text=True, timeout=60)
+    assert r.returncode == 1 and f"another stillfs of this name is running ({mount.dir}/state/lock" in r.stderr
+
+
+def test_a_dead_mount_is_named_as_one(mount):
+    with open(mount.mnt / "f", "w") as f:
+        os.kill(mount.keeper, signal.SIGKILL)  # and its daemon dies with it: nobody unmounts
+        wait_for("the daemon's end", lambda: is_gone(mount.daemon))
+        with pytest.raises(OSError):
+            f.write("x")
+            f.flush()
+        r = mount.try_start()
+        assert r.returncode == 1 and f"a dead mount is there; run `umount {mount.mnt}` first" in r.stderr
+        r = ctl(mount, "status")
+        assert r.returncode == 1 and "has died" in r.stderr
+        with pytest.raises(OSError):
+            f.close()
+    run("umount", mount.mnt)
+    run("umount", mount.control)
+    mount.start()
+
+
+# ---- stillctl and texts ----
+
+def ctl(m, *args):
+    return subprocess.run([str(STILLCTL), "--dir", str(m.control), *args], capture_output=True, text=True)
+
+
+def test_stillctl_says_what_is_wrong_with_its_own_arguments(shared_mount):
+    for args, code, words in ((["-n", "nope", "status"], 1, "no stillfs answers in /run/stillfs/nope"),
+                              (["--dir"], 2, "a value is missing after --dir"),
+                              (["-n"], 2, "a value is missing after -n"),
+                              (["--bogus"], 2, "unknown option")):
+        r = subprocess.run([str(STILLCTL), *args], capture_output=True, text=True)
+        assert (r.returncode, r.stdout) == (code, "") and words in r.stderr, r
+    for args, code, words in ((["snapshot", "a" * 9000 + "= x"], 1, "longer than a control file takes"),
+                              (["snapshot", *[f"tag={i}:{'b' * 200}" for i in range(60)]], 1, "longer than"),
+                              (["events", "-x"], 2, "unknown argument"),
+                              (["gate", "close", "5"], 1, "expected timeout=SECONDS"),
+                              (["show", "../.."], 1, "not a set's name")):
+        r = ctl(shared_mount, *args)
+        assert r.returncode == code and words in r.stderr, r
+
+
+def test_what_is_no_utf8_is_refused_and_json_always_parses(mount):
+    assert mount.write("snapshot", 'one description="caf\u00e9" tag=k:\u00e9\n') == 0, mount.last_error()
+    mount.wait_state("one", "complete")
+    for name, text in (("snapshot", b"two description=caf\xe9\n"), ("snapshot", b"two tag=k:\xff\n"),
+                       ("snapshots/one/description", b"\xe9\n"), ("snapshots/one/tags", b"k:\xff\n")):
+        fd = os.open(mount.control / name, os.O_WRONLY)
+        with pytest.raises(OSError) as e:
+            os.write(fd, text)
+        os.close(fd)
+        assert e.value.errno == errno.EINVAL and "UTF-8" in mount.last_error()["message"]
+    assert json.loads((mount.control / "list.json").read_bytes())["description"] == "caf\u00e9"
+
+
+def test_a_sentence_is_one_line_whatever_the_name_is(shared_mount):
+    with pytest.raises(OSError) as e:
+        os.mkdir(bytes(shared_mount.control / "snapshots") + b"/a\nb\xff")
+    assert e.value.errno == errno.EINVAL
+    assert shared_mount.last_error()["message"].startswith("mkdir snapshots/a?b?: bad name")
