@@ -109,7 +109,8 @@ static int mount_tree(struct ctl *c, struct snap_error *err)
 
 	ctl_tree_ops(&ops);
 	ctl_open_ops(&ops);
-	c->made_dir = access(c->d.control_dir, F_OK) < 0;
+	/* ours also when a daemon that was killed left it */
+	c->made_dir = access(c->d.control_dir, F_OK) < 0 || strncmp(c->d.control_dir, "/run/stillfs/", 13) == 0;
 	if (check_mkdirs(c->d.control_dir, 0755, err) < 0)
 		return err->code;
 	c->se = fuse_session_new(&args, &ops, sizeof(ops), c);

@@ -22,6 +22,7 @@
 #define CTL_MAX_FILES 64u
 #define CTL_WRITE_MAX 8192u /* longest command */
 #define CTL_SLOTS 1024u
+#define CTL_FIXED "fixed\n" /* what `wait` says */
 #define CTL_THREADS 6u
 
 enum file_kind {

@@ -97,6 +97,7 @@ static void c_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void c_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct copen *o = (struct copen *)(uintptr_t)fi->fh;
+	static const char fixed[] = CTL_FIXED;
 	struct ctl *c = ctl_of(req);
 	size_t n;
 
@@ -106,6 +107,11 @@ static void c_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 	}
 	if (o->f->kind == FILE_WAIT && off == 0) {
 		ctl_wait_set(c, req, o->set, size);
+		return;
+	}
+	if (o->f->kind == FILE_WAIT) { /* the rest, for who reads it in pieces */
+		n = (size_t)off < sizeof(fixed) - 1 ? sizeof(fixed) - 1 - (size_t)off : 0;
+		fuse_reply_buf(req, fixed + sizeof(fixed) - 1 - n, n < size ? n : size);
 		return;
 	}
 	n = (size_t)off < o->text.len ? o->text.len - (size_t)off : 0;

@@ -316,6 +316,23 @@ static void c_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	fuse_reply_err(req, ctl_refuse(ctl_of(req), name, -EPERM, "no such control file, and none can be made"));
 }
 
+static void c_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+		     const char *newname, unsigned flags)
+{
+	fuse_reply_err(req, ctl_refuse(ctl_of(req), name, -EPERM,
+				       "neither control files nor sets can be renamed; write to the file itself"));
+}
+
+static void c_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+	c_create(req, parent, name, 0, NULL);
+}
+
+static void c_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	c_create(req, parent, name, mode, NULL);
+}
+
 void ctl_tree_ops(struct fuse_lowlevel_ops *ops)
 {
 	ops->lookup = c_lookup;
@@ -329,4 +346,7 @@ void ctl_tree_ops(struct fuse_lowlevel_ops *ops)
 	ops->rmdir = c_rmdir;
 	ops->unlink = c_unlink;
 	ops->create = c_create;
+	ops->rename = c_rename;
+	ops->symlink = c_symlink;
+	ops->mknod = c_mknod;
 }

@@ -60,7 +60,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 /* The engine's answer: exactly once for each registration. */
 static void on_done(void *arg, int result, const struct snap_error *err)
 {
-	static const char fixed[] = "fixed\n";
+	static const char fixed[] = CTL_FIXED;
 	struct slot *s = arg;
 	struct ctl *c = s->c;
 	enum file_kind kind = s->kind;

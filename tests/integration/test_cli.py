@@ -289,3 +289,30 @@ def test_a_sentence_is_one_line_whatever_the_name_is(shared_mount):
         os.mkdir(bytes(shared_mount.control / "snapshots") + b"/a\nb\xff")
     assert e.value.errno == errno.EINVAL
     assert shared_mount.last_error()["message"].startswith("mkdir snapshots/a?b?: bad name")
+
+
+def test_names_in_the_control_tree_are_neither_made_nor_moved(shared_mount):
+    m = shared_mount
+    for call, args in ((os.rename, ("status", "x")), (os.symlink, ("a", "b")), (os.mkfifo, ("pipe",)),
+                       (os.mkdir, ("dir",)), (os.rmdir, ("snapshots",)), (os.unlink, ("gate",))):
+        before = m.read("last_error")
+        paths = [str(m.control / a) for a in args]
+        with pytest.raises(OSError) as e:
+            call(*paths)
+        assert e.value.errno == errno.EPERM, call
+        assert m.last_error()["errno"] == "EPERM" and m.read("last_error") != before
+
+
+def test_wait_can_be_read_a_byte_at_a_time(shared_mount):
+    assert shared_mount.write("snapshot", "bytes\n") == 0, shared_mount.last_error()
+    fd = os.open(shared_mount.control / "snapshots" / "bytes" / "wait", os.O_RDONLY)
+    assert b"".join(iter(lambda: os.read(fd, 1), b"")) == b"fixed\n"
+    os.close(fd)
+
+
+def test_a_directory_that_a_killed_one_left_is_taken_back(mount):
+    mount.stop()
+    mount.control.mkdir()
+    mount.start()
+    mount.stop()
+    assert not mount.control.exists()
