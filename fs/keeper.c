@@ -97,7 +97,6 @@ static void write_file(const char *path, const char *text)
 
 static void harden(void)
 {
-	write_file("/proc/self/oom_score_adj", "-1000");
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	(void)mlockall(MCL_CURRENT | MCL_FUTURE);
 	if (chdir("/") < 0) {
@@ -194,6 +193,7 @@ int keeper_run(const struct keeper_conf *k)
 	(void)sigaddset(&set, SIGHUP);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	atomic_store(&k->shm->keeper_pid, (int32_t)getpid());
+	write_file("/proc/self/oom_score_adj", "-1000"); /* before: the daemon inherits it */
 	pid = start_daemon(k);
 	if (pid < 0) {
 		log_error("start the daemon: %s", strerror(errno));
