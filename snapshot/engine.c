@@ -516,7 +516,7 @@ int engine_wait(struct engine *e, const char *name, engine_done cb, void *arg, u
 	s = catalog_find(e->cat, name);
 	if (!s) {
 		ret = -ENOENT;
-	} else if (s->state == SET_RUNNING && s == e->running) {
+	} else if (s == e->running) { /* also between its end and the answer: its record may still fail */
 		w = waiter_new(e, cb, arg, s->id, false);
 		if (w)
 			*id = w->id;

@@ -32,6 +32,7 @@
 #define TRIGGER_MARGIN_MS 100u
 #define POLL_MS 200u /* a new snapshot waits for no more than this slice */
 #define DISCARD_MS 60000u
+#define ABORT_WAIT_MS 400u /* an answer that is due gets this long once the run is aborted */
 
 /* Outlives the engine's interest when the provider's call is stuck. */
 struct prov_ctx {
@@ -102,6 +103,25 @@ static int sleep_ms(struct run *r, uint32_t ms)
 }
 
 /* ---- bounded calls ---- */
+
+/* Wait for the end of what must be done in any case. 0; -ETIMEDOUT, soon when an operator aborts or stillfs
+ * stops. A caller's Ctrl-C is no reason: it came too late, or the run is being unwound because of it. */
+static int wait_end(struct run *r, struct exec *x, struct job *j, uint32_t max_ms)
+{
+	uint64_t start = clock_boot_ns(), end = start + max_ms * NS_PER_MS, slice;
+	int why, w;
+
+	do {
+		why = atomic_load(r->abort);
+		if (!why)
+			why = atomic_load(&r->e->abort_flag); /* of the next one, which waits for this end */
+		if ((why == ECANCELED || why == ESHUTDOWN) && max_ms > ABORT_WAIT_MS)
+			end = start + ABORT_WAIT_MS * NS_PER_MS;
+		slice = clock_boot_ns() + 50 * NS_PER_MS;
+		w = exec_wait(x, j, slice < end ? slice : end, NULL);
+	} while (w < 0 && clock_boot_ns() < end);
+	return w;
+}
 
 /* Make a call on executor x and wait. The job's result; or its deadline or an abort, and then the call is
  * left to itself. The caller drops the job. */
@@ -285,6 +305,15 @@ static int step_preflight(struct run *r)
 	return ret;
 }
 
+/* The child says that it was stopped, the set says why. */
+static int sync_result(struct run *r, int ret)
+{
+	if (ret != -ECANCELED)
+		return ret;
+	snap_error_clear(r->err);
+	return aborted(r);
+}
+
 /* Write out what is dirty before anything is held, until little is left. */
 static int step_presync(struct run *r)
 {
@@ -298,6 +327,7 @@ static int step_presync(struct run *r)
 		ret = child_sync(&r->e->door, true, start + conf_num(r->e->door.conf, "presync_timeout") * NS_PER_MS, &r->e->abort_flag, r->err);
 		ms = ms_since(t);
 	}
+	ret = sync_result(r, ret);
 	r->s->presync_ms = ms_since(start);
 	note(r, "presync", r->s->presync_ms);
 	return ret;
@@ -381,8 +411,10 @@ static void collect_unlock(struct run *r)
 	r->unlock = NULL;
 	if (!j)
 		return;
-	if (exec_wait(r->e->db_exec, j, clock_boot_ns() + UNLOCK_LATE_MS * NS_PER_MS, NULL) < 0) {
+	if (wait_end(r, r->e->db_exec, j, UNLOCK_LATE_MS) < 0) {
 		r->e->coord->sever(r->e->coord_self);
+		if (atomic_load(r->abort) != EINTR)
+			(void)aborted(r);
 		lose_lock(r, -ETIMEDOUT, "unlock the database: no answer in time; the connection was cut, which ends "
 					 "the lock");
 	} else {
@@ -510,7 +542,7 @@ static int step_trigger(struct run *r)
 	ret = write_position_files(r);
 	if (ret == 0 && e->prov->features & PROV_SYNC_FIRST) {
 		t = clock_boot_ns();
-		ret = child_sync(d, false, t + left_ms(r) * NS_PER_MS, &e->abort_flag, r->err);
+		ret = sync_result(r, child_sync(d, false, t + left_ms(r) * NS_PER_MS, &e->abort_flag, r->err));
 		note(r, "synced", ms_since(t));
 	}
 	if (ret == 0 && conf_bool(d->conf, "freeze")) {
@@ -657,7 +689,7 @@ static void finish(struct run *r, int ret)
 	}
 	j->arg = r->pc;
 	if (exec_post(e->prov_exec, j) == 0)
-		(void)exec_wait(e->prov_exec, j, clock_boot_ns() + DISCARD_MS * NS_PER_MS, NULL);
+		(void)wait_end(r, e->prov_exec, j, DISCARD_MS);
 	job_drop(e->prov_exec, j);
 }
 
