@@ -162,8 +162,10 @@ int check_pairs(char *const *backing, char *const *mountpoint, unsigned n, struc
 		char *m = b ? resolve_dir("MOUNTPOINT", mountpoint[i], err) : NULL;
 		int fd;
 
-		if (!m)
+		if (!m) {
+			free(b);
 			return err->code;
+		}
 		fd = open(b, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd < 0 || fstat(fd, &st) < 0)
 			return snap_error_set(err, -errno, "open BACKING %s: %s", b, strerror(errno));
