@@ -316,3 +316,12 @@ def test_a_directory_that_a_killed_one_left_is_taken_back(mount):
     mount.start()
     mount.stop()
     assert not mount.control.exists()
+
+
+def test_every_file_and_every_key_of_status_is_documented(shared_mount):
+    m = shared_mount
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "control-files.md").read_text()
+    assert m.write("snapshot", "documented\n") == 0, m.last_error()
+    names = [f"{n}/" if (m.control / n).is_dir() else n for n in os.listdir(m.control)]
+    names += os.listdir(m.control / "snapshots" / "documented") + [line.split()[0] for line in m.read("status").splitlines()]
+    assert [n for n in names if f"`{n}`" not in text] == []
