@@ -177,6 +177,7 @@ bool gate_park(struct gate *g, struct gate_node *n, enum gate_class class)
 				    atomic_load(&g->state) != GATE_OPEN;
 	if (held) {
 		n->next = NULL;
+		n->looked_at = false;
 		n->interrupted = g->n_early && early_take(g, n->unique);
 		g->interrupted += n->interrupted;
 		*g->tail = n;
@@ -244,7 +245,7 @@ static void gate_open_unlock(struct gate *g)
 
 int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_ticket *t)
 {
-	uint64_t now = clock_boot_ns(), give_up = now + drain_ms * NS_PER_MS, gen;
+	uint64_t now = clock_boot_ns(), give_up = now + drain_ms * NS_PER_MS, gen, left;
 
 	if (drain_ms < 1 || drain_ms > 60000 || hold_ms < 1 || hold_ms > GATE_MAX_MS)
 		return -EINVAL;
@@ -257,7 +258,8 @@ int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_
 	g->deadline_ns = now + hold_ms * NS_PER_MS;
 	gate_publish(g, GATE_CLOSING);
 	(void)pthread_cond_signal(&g->tick);
-	while (gate_inflight(g) && clock_boot_ns() < give_up && g->gen == gen &&
+	/* seen at zero once is drained: what is counted after that only looks in and leaves (gate_enter) */
+	while ((left = gate_inflight(g)) && clock_boot_ns() < give_up && g->gen == gen &&
 	       atomic_load(&g->state) == GATE_CLOSING)
 		/* every leave signals; the short bound is for one that read the state just before */
 		cond_wait_ms(&g->drained, &g->lock, 2);
@@ -265,7 +267,7 @@ int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_
 		(void)pthread_mutex_unlock(&g->lock); /* opened by deadline or operator */
 		return -ETIMEDOUT;
 	}
-	if (gate_inflight(g)) {
+	if (left) {
 		gate_open_unlock(g);
 		return -ETIMEDOUT;
 	}
@@ -389,7 +391,8 @@ static struct gate_node *parked_take(struct gate *g, uint64_t unique)
 	return NULL;
 }
 
-/* Free those callers that are being killed. Caller holds the lock, which is dropped meanwhile. */
+/* Free those callers that are being killed, a batch of those interrupted at a time. Caller holds the lock,
+ * which is dropped meanwhile. */
 static void reap_killed(struct gate *g)
 {
 	struct {
@@ -400,25 +403,19 @@ static void reap_killed(struct gate *g)
 	struct gate_node *n;
 
 	for (n = g->head; n && n_seen < KILL_BATCH; n = n->next)
-		if (n->interrupted) {
+		if (n->interrupted && !n->looked_at) {
 			seen[n_seen].unique = n->unique;
 			seen[n_seen++].pid = n->pid;
+			n->looked_at = true;
 		}
+	for (n = n ? NULL : g->head; n; n = n->next)
+		n->looked_at = false; /* that was the last of them: from the first again */
 	(void)pthread_mutex_unlock(&g->lock);
 	for (unsigned i = 0; i < n_seen; i++) {
-		bool killed = being_killed(seen[i].pid);
-
+		if (!being_killed(seen[i].pid))
+			continue;
 		(void)pthread_mutex_lock(&g->lock);
 		n = parked_take(g, seen[i].unique);
-		if (n && !killed) { /* to the end: the next round looks at others first */
-			n->next = NULL;
-			*g->tail = n;
-			g->tail = &n->next;
-			g->parked++;
-			g->interrupted++;
-			atomic_fetch_add(&g->parked_bytes, n->bytes);
-			n = NULL;
-		}
 		(void)pthread_mutex_unlock(&g->lock);
 		if (n)
 			g->hooks.kill(g->hooks.arg, n);

@@ -35,6 +35,7 @@ struct gate_node {
 	uint32_t pid; /* caller's thread id, for the SIGKILL test */
 	uint32_t bytes; /* payload, for the budget */
 	bool interrupted; /* FUSE_INTERRUPT came for it */
+	bool looked_at; /* the timer's, in one round of the SIGKILL test */
 };
 
 /* What the gate asks of its transport; set once in gate_new. Called without the gate's lock. */
