@@ -60,9 +60,10 @@ static struct {
 	uint64_t iops, bytes_per_s;
 	unsigned threads;
 	bool flush;
+	volatile sig_atomic_t armed; /* latency and limits hold; after SIGUSR1 with armed=0 */
 	pthread_mutex_t lock; /* of the two below */
 	uint64_t iops_at, bytes_at; /* when the budget of each limit is used up to */
-} dev = { .lock = PTHREAD_MUTEX_INITIALIZER, .burst_ns = 10 * NS_PER_MS, .threads = 1 };
+} dev = { .lock = PTHREAD_MUTEX_INITIALIZER, .burst_ns = 10 * NS_PER_MS, .threads = 1, .armed = 1 };
 
 static void die(const char *what)
 {
@@ -93,6 +94,8 @@ static uint64_t deadline(uint64_t now, uint32_t size)
 {
 	uint64_t a = now, b = now, units = (size + MERGED - 1) / MERGED;
 
+	if (!dev.armed)
+		return now;
 	if (dev.iops || dev.bytes_per_s) {
 		(void)pthread_mutex_lock(&dev.lock);
 		if (dev.iops)
@@ -422,6 +425,8 @@ static bool option(const char *text)
 		dev.burst_ns = v * NS_PER_MS;
 	else if (strcmp(name, "spin_us") == 0)
 		dev.spin_ns = v * 1000;
+	else if (strcmp(name, "armed") == 0)
+		dev.armed = v != 0;
 	else if (strcmp(name, "threads") == 0 && v >= 1 && v <= MAX_THREADS)
 		dev.threads = (unsigned)v;
 	else if (strcmp(name, "flush_us") == 0) {
@@ -430,6 +435,11 @@ static bool option(const char *text)
 	} else
 		return false;
 	return true;
+}
+
+static void arm(int sig)
+{
+	dev.armed = 1;
 }
 
 static void say_end(const struct queue *q)
@@ -460,9 +470,10 @@ int main(int argc, char **argv)
 		bad += !option(argv[i]);
 	if (argc < 2 || bad) {
 		fputs("usage: blockdev [size_mb=N] [latency_us=N] [iops=N] [mbps=N] [burst_ms=N] [flush_us=N] "
-		      "[spin_us=N] [threads=N] MOUNTPOINT\n", stderr);
+		      "[spin_us=N] [threads=N] [armed=0] MOUNTPOINT\n", stderr);
 		return 2;
 	}
+	(void)signal(SIGUSR1, arm);
 	(void)signal(SIGINT, SIG_IGN); /* what is mounted on it must be unmounted first */
 	(void)prctl(PR_SET_IO_FLUSHER, 1);
 	dev.image = mmap(NULL, dev.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -1,0 +1,124 @@
+"""tests/bench/lib/device.py - the filesystem under a measurement: XFS on a loop device over memory, plain or with a
+cloud volume's latency and limits (tests/bench/blockdev.c)."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+from stillfs import run
+
+PROFILES = {
+    "raw": None,  # no latency of its own: the worst case for any overhead
+    "lat400": ["latency_us=400"],
+    "iops3000": ["latency_us=400", "iops=3000", "mbps=125"],
+    "iops16000": ["latency_us=400", "iops=16000", "mbps=1000"],
+}
+
+
+def thread_ns(pid):
+    """{thread id: (name, nanoseconds on a CPU)} of a process."""
+    found = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            name = (task / "comm").read_text().strip()
+            found[task.name] = (name, int((task / "schedstat").read_text().split()[0]))
+    return found
+
+
+def unmount(path, within_s=20):
+    end = time.monotonic() + within_s
+    while os.path.ismount(path):
+        if subprocess.run(["umount", str(path)], capture_output=True).returncode == 0:
+            continue
+        assert time.monotonic() < end, f"{path} stays busy"
+        time.sleep(0.05)
+
+
+class Helper:
+    """A program of ours that mounts itself, says "ready" and ends when it is unmounted."""
+
+    def __init__(self, program, options, mountpoint):
+        self.mountpoint = pathlib.Path(mountpoint)
+        self.mountpoint.mkdir(exist_ok=True)
+        self.process = subprocess.Popen([str(program), *options, str(mountpoint)], stdout=subprocess.PIPE, text=True,
+                                        start_new_session=True)  # Ctrl-C is for us: what lies on it goes first
+        line = self.process.stdout.readline()
+        assert line == "ready\n", f"{program} did not start"
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def close(self):
+        unmount(self.mountpoint)
+        try:
+            return self.process.communicate(timeout=10)[0]
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+class Volume:
+    """dir/fs: XFS on the profile's device.  The device is fast until arm(), so that files are laid out quickly."""
+
+    def __init__(self, build, profile, size_mb=4096):
+        self.profile, self.build = profile, pathlib.Path(build)
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-bench.", dir=os.environ.get("STILLFS_BENCH_TMP", "/tmp")))
+        self.dir.chmod(0o755)
+        self.fs, self.memory = self.dir / "fs", self.dir / "memory"
+        self.fs.mkdir()
+        self.memory.mkdir()
+        self.device = self.loop = None
+        try:
+            self._open(size_mb)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, size_mb):
+        options = PROFILES[self.profile]
+        if options is None:
+            run("mount", "-t", "tmpfs", "-o", f"size={size_mb + 64}m", "bench", self.memory)
+            with open(self.memory / "image", "wb") as f:
+                f.truncate(size_mb << 20)
+        else:
+            program = self.build / "tests" / "bench" / "blockdev"
+            assert program.exists(), f"{program} is missing: build with -Dtest_providers=true"
+            self.device = Helper(program, [f"size_mb={size_mb}", "armed=0", *options], self.memory)
+        self.loop = run("losetup", "-f", "--show", "--direct-io=on", self.memory / "image").strip()
+        # no volatile cache, as such volumes have none: flushes cost nothing
+        pathlib.Path(f"/sys/block/{self.loop[5:]}/queue/write_cache").write_text("write through")
+        run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", self.loop)
+        run("mount", self.loop, self.fs)
+
+    def arm(self):
+        if self.device:
+            os.kill(self.device.pid, signal.SIGUSR1)
+
+    def cpu_ns(self):
+        return sum(ns for _, ns in thread_ns(self.device.pid).values()) if self.device else 0
+
+    def close(self):
+        """Returns what the device says at its end."""
+        said = ""
+        unmount(self.fs)
+        if self.loop:
+            run("losetup", "-d", self.loop)
+        if self.device:
+            said = self.device.close()
+        unmount(self.memory)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(self.dir)], check=True)
+        return said.strip()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        said = self.close()
+        if said:
+            print(f"device {self.profile}: {said}")

@@ -1,0 +1,111 @@
+"""tests/bench/lib/fiorun.py - fio: the cells, files for them, one run with its figures."""
+
+import json
+import os
+import subprocess
+
+from command import Failed
+from rounds import busy_jiffies
+
+SIZE_MB, LOG_MB, LOGS = 1024, 64, 4
+DIRECT = ["--direct=1", "--bs=16k"]
+BUFFERED = ["--direct=0", "--bs=16k", "--ioengine=psync"]
+
+
+def _cells():
+    modes = {"r": ["--rw=randread"], "w": ["--rw=randwrite"], "rw": ["--rw=randrw", "--rwmixread=70"]}
+    engines = {"psync1": ["--ioengine=psync"], "psync8": ["--ioengine=psync", "--numjobs=8"],
+               "aio16": ["--ioengine=libaio", "--iodepth=16"], "uring16": ["--ioengine=io_uring", "--iodepth=16"],
+               "uring64x2": ["--ioengine=io_uring", "--iodepth=64", "--numjobs=2"]}
+    cells = {f"{m}.{e}": [*DIRECT, *margs, *eargs] for e, eargs in engines.items() for m, margs in modes.items()}
+    log = ["--ioengine=psync", "--rw=write", "--bs=4k", "--fdatasync=1", f"--size={LOG_MB}m", "--filename_format=log.$jobnum"]
+    cells["log1"] = log
+    cells["log4"] = [*log, "--numjobs=4"]
+    cells["seq.r"] = ["--direct=1", "--bs=1m", "--rw=read", "--ioengine=libaio", "--iodepth=4"]
+    cells["seq.w"] = ["--direct=1", "--bs=1m", "--rw=write", "--ioengine=libaio", "--iodepth=4"]
+    # buffered: "hit" is warm before it starts and fits in memory; "miss" starts cold and meets each block once
+    cells["buf.hit.r"] = [*BUFFERED, "--rw=randread", "--invalidate=0", "--size=256m"]
+    cells["buf.hit.rw"] = [*BUFFERED, "--rw=randrw", "--rwmixread=70", "--invalidate=0", "--size=256m"]
+    cells["buf.hit.w"] = [*BUFFERED, "--rw=randwrite", "--invalidate=0", "--size=256m"]
+    cells["buf.miss.r"] = [*BUFFERED, "--rw=randread", "--norandommap=0"]
+    cells["buf.append"] = ["--ioengine=psync", "--rw=write", "--bs=4k", "--fdatasync=1", "--filename=append",
+                           "--fallocate=none", "--create_on_open=1", "--file_append=1"]
+    cells["mmap.r"] = ["--ioengine=mmap", "--rw=randread", "--bs=16k", "--invalidate=0", "--size=256m"]
+    cells["mmap.w"] = ["--ioengine=mmap", "--rw=randwrite", "--bs=16k", "--invalidate=0", "--size=256m"]
+    cells["buf.seq.r"] = ["--direct=0", "--ioengine=psync", "--rw=read", "--bs=128k"]
+    return cells
+
+
+CELLS = _cells()
+NOT_ON_FLOOR = ("buf.append",)  # it has no names of its own
+
+
+def lay_out(directory):
+    """Files with data in them, written natively: extents are allocated and initialised, as a database's are."""
+    for name, size in [("data", SIZE_MB), *((f"log.{i}", LOG_MB) for i in range(LOGS))]:
+        r = subprocess.run(["fio", "--name=x", f"--filename={directory / name}", f"--size={size}m", "--rw=write",
+                            "--bs=1m", "--direct=1", "--refill_buffers", "--thread"], capture_output=True, text=True)
+        if r.returncode:
+            raise Failed(f"fio: {r.stderr.strip()}")
+
+
+def _drop(path):
+    """Forget the cached pages of a file, if it is there."""
+    if path.exists():
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def _warm(path, size_mb=256):
+    with open(path, "rb") as f:
+        for _ in range(size_mb):
+            f.read(1 << 20)
+
+
+def prepare(cell, view, back):
+    """The state of caches and files that the cell is about; the same for every view."""
+    if cell == "buf.append" and (view.path / "append").exists():
+        (view.path / "append").unlink()
+    for directory in (view.path, back):  # both caches: the mount's and the backing's
+        _drop(directory / "data")
+    if "hit" in cell or cell.startswith("mmap"):
+        _warm(view.path / "data")
+
+
+def _argv(cell, directory, seconds):
+    args = CELLS[cell]
+    argv = ["fio", "--name=x", f"--directory={directory}", f"--runtime={seconds}", "--time_based", "--group_reporting",
+            "--output-format=json", "--randrepeat=0", "--thread"]
+    if not any(a.startswith("--filename") for a in args):
+        argv.append("--filename=data")
+    if not any(a.startswith("--size") for a in args):
+        argv.append(f"--size={SIZE_MB}m")
+    return [*argv, *args]
+
+
+def run(cell, view, volume, seconds):
+    """One run: a dictionary of figures."""
+    prepare(cell, view, volume.fs / "back")
+    threads, device, busy = view.threads(), volume.cpu_ns(), busy_jiffies()
+    r = subprocess.run(_argv(cell, view.path, seconds), capture_output=True, text=True, start_new_session=True)
+    after, busy_after = view.threads(), busy_jiffies()
+    if r.returncode:
+        raise Failed(f"fio {cell}: {(r.stderr or r.stdout).strip()[-1000:]}")
+    job = json.loads(r.stdout[r.stdout.index("{"):])["jobs"][0]
+    if job["error"]:
+        raise Failed(f"fio {cell}: error {job['error']}")
+    halves = [job["read"], job["write"]]
+    main_half = max(halves, key=lambda h: h["total_ios"])
+    ops = sum(h["total_ios"] for h in halves)
+    pct = main_half["clat_ns"].get("percentile", {})
+    ours = {n: (ns - threads.get(n, 0)) / 1e9 for n, ns in after.items()}
+    return {
+        "cell": cell, "iops": sum(h["iops"] for h in halves), "mbps": sum(h["bw_bytes"] for h in halves) / 1e6,
+        "p50_us": pct.get("50.000000", 0) / 1000, "p99_us": pct.get("99.000000", 0) / 1000,
+        "sync_p50_us": job.get("sync", {}).get("lat_ns", {}).get("percentile", {}).get("50.000000", 0) / 1000,
+        "ops": ops, "fio_cpu_s": (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000,
+        "threads_cpu_s": {n: round(s, 4) for n, s in ours.items() if s > 0.0005},
+        "device_cpu_s": (volume.cpu_ns() - device) / 1e9,
+        "machine_busy": (busy_after[0] - busy[0]) / max(1, busy_after[1] - busy[1]),
+    }
