@@ -120,6 +120,8 @@ static int one_file(const struct lpair *p, const struct tree_entry *e)
 	if (in < 0)
 		return -errno;
 	out = openat(p->dst, e->rel, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (out < 0 && errno == EISDIR && tree_remove(p->dst, e->rel, NULL) == 0) /* prepared as a directory */
+		out = openat(p->dst, e->rel, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (out < 0)
 		return -errno;
 	if (p->copy ? copy_bytes(in, out, e->st.st_size) < 0 : ioctl(out, FICLONE, in) < 0)
@@ -158,28 +160,23 @@ static void *clone_run(void *arg)
 }
 
 /* What is not a regular file, before the files: directories that are new, links, fifos. Sockets and
- * device nodes are left out: a server makes its socket anew. */
+ * device nodes are left out: a server makes its socket anew. -EEXIST. */
 static int one_other(const struct lpair *p, const struct tree_entry *e)
 {
 	char target[4096];
 	ssize_t n;
 
 	if (S_ISDIR(e->st.st_mode))
-		return mkdirat(p->dst, e->rel, 0700) < 0 && errno != EEXIST ? -errno : 0;
+		return mkdirat(p->dst, e->rel, 0700) < 0 ? -errno : 0;
 	if (S_ISFIFO(e->st.st_mode))
-		return mkfifoat(p->dst, e->rel, 0600) < 0 && errno != EEXIST ? -errno : 0;
+		return mkfifoat(p->dst, e->rel, 0600) < 0 ? -errno : 0;
 	if (!S_ISLNK(e->st.st_mode))
 		return 0;
 	n = readlinkat(p->src, e->rel, target, sizeof(target) - 1);
 	if (n < 0)
 		return -errno;
 	target[n] = '\0';
-	if (symlinkat(target, p->dst, e->rel) < 0) {
-		if (errno != EEXIST)
-			return -errno;
-		return unlinkat(p->dst, e->rel, 0) < 0 || symlinkat(target, p->dst, e->rel) < 0 ? -errno : 0;
-	}
-	return 0;
+	return symlinkat(target, p->dst, e->rel) < 0 ? -errno : 0;
 }
 
 /* A name prepared as one kind may be another by now (file removed, directory of that name made). */
@@ -188,13 +185,13 @@ static int one_other_again(const struct lpair *p, const struct tree_entry *e)
 	int r = one_other(p, e);
 	struct stat st;
 
-	if (r == 0 && S_ISDIR(e->st.st_mode) &&
-	    (fstatat(p->dst, e->rel, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))) {
-		if (unlinkat(p->dst, e->rel, 0) < 0)
-			return -errno;
-		r = one_other(p, e);
-	}
-	return r;
+	if (r != -EEXIST)
+		return r;
+	if (S_ISDIR(e->st.st_mode) && fstatat(p->dst, e->rel, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISDIR(st.st_mode))
+		return 0; /* as prepared */
+	r = tree_remove(p->dst, e->rel, NULL);
+	return r < 0 ? r : one_other(p, e);
 }
 
 static int clone_files(struct lrun *lr, struct lpair *p, const char *backing, struct snap_error *err)
@@ -243,7 +240,7 @@ static int clone_pair(struct lrun *lr, unsigned i, struct snap_error *err)
 
 		if (e->link_to == SIZE_MAX)
 			continue;
-		(void)unlinkat(p->dst, e->rel, 0);
+		(void)tree_remove(p->dst, e->rel, NULL);
 		if (linkat(p->dst, p->tree.v[e->link_to].rel, p->dst, e->rel, 0) < 0)
 			r = snap_error_set(err, -errno, "clone %s/%s: %s", backing, e->rel, strerror(errno));
 	}
