@@ -105,6 +105,8 @@ static bool is_choice(const char *choices, const char *value)
 {
 	size_t len = strlen(value);
 
+	if (strchr(value, '|'))
+		return false; /* two of them are none */
 	for (const char *p = choices; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
 		if (strncmp(p, value, len) == 0 && (p[len] == '|' || p[len] == '\0') && len)
 			return true;
