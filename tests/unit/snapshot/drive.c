@@ -160,11 +160,14 @@ void until_idle(struct rig *r)
 	wait_until(is_idle, r, "idle");
 }
 
-void take(struct rig *r, const char *name)
+void take(struct rig *r, const char *name, const char *words)
 {
 	struct asker a;
-	int ret = ask(r, name, &a);
+	char text[512];
+	int ret;
 
+	(void)snprintf(text, sizeof(text), "%s %s\n", name, words);
+	ret = ask(r, text, &a);
 	if (ret < 0)
 		fail_msg("snapshot %s: %s", name, r->err.msg);
 	ret = answer_of(&a);

@@ -34,7 +34,7 @@ void rig_stop(struct rig *r); /* -> 0, and freed */
 int ask(struct rig *r, const char *text, struct asker *a); /* what engine_snapshot says at once */
 int ask_wait(struct rig *r, const char *set, struct asker *a);
 int answer_of(struct asker *a); /* waits for it */
-void take(struct rig *r, const char *name); /* a whole snapshot up to `complete` */
+void take(struct rig *r, const char *name, const char *words); /* a whole snapshot up to `complete` */
 void until_state(struct rig *r, const char *set, const char *state);
 void until_idle(struct rig *r); /* no call hangs, nothing completes */
 /* A file of the set, or of the root (set NULL); malloc'ed. */

@@ -29,7 +29,7 @@ static void the_steps_come_in_their_order(void **state)
 
 	fake_conf(&r->f, "freeze", "yes");
 	rig_start(r);
-	take(r, "one");
+	take(r, "one", "");
 	assert_order((const int[]){ fake_begin(ON_PROBE, 0), fake_begin(ON_DB_PREFLIGHT, 0), fake_begin(ON_PREFLIGHT, 0),
 				    fake_begin(ON_PRESYNC, 0), fake_begin(ON_LOCK, 0), fake_end(ON_LOCK, 0),
 				    fake_begin(ON_POSITION, 0), fake_end(ON_POSITION, 0), fake_begin(ON_CLOSE, 0),
@@ -49,7 +49,7 @@ static void the_database_lock_is_over_before_the_slow_part(void **state)
 	struct rig *r = *state;
 
 	rig_start(r);
-	take(r, "one");
+	take(r, "one", "");
 	assert_true(fake_at(fake_begin(ON_CLOSE, 0)).locked);
 	assert_false(fake_at(fake_begin(ON_TRIGGER, 0)).locked);
 	assert_true(fake_at(fake_begin(ON_TRIGGER, 0)).gate_closed);
@@ -65,7 +65,7 @@ static void every_wait_has_its_time(void **state)
 	fake_conf(&r->f, "drain_timeout", "250ms");
 	fake_conf(&r->f, "db.lock_timeout", "3");
 	rig_start(r);
-	take(r, "one");
+	take(r, "one", "");
 	close = fake_at(fake_begin(ON_CLOSE, 0));
 	trigger = fake_at(fake_begin(ON_TRIGGER, 0));
 	lock = fake_at(fake_begin(ON_LOCK, 0));
@@ -84,7 +84,7 @@ static void the_image_carries_its_position(void **state)
 	char expect[256], *id;
 
 	rig_start(r);
-	take(r, "one");
+	take(r, "one", "");
 	id = show(r, "one", "id");
 	(void)snprintf(expect, sizeof(expect), "set one\nid %slineage ", id);
 	assert_says(fake_position_seen(), expect);
@@ -200,7 +200,7 @@ static void a_step_that_fails_fails_the_set(void **state)
 	if (s->call < ON_CLOSE)
 		assert_int_equal(fake_count(ON_CLOSE), 0);
 	fake_clear(s->call);
-	take(r, "two");
+	take(r, "two", "");
 }
 
 static void assert_refused_while_it_hangs(struct rig *r, enum fake_call c)
@@ -243,7 +243,7 @@ static void a_step_that_stalls_is_left_behind(void **state)
 	assert_nothing_held(r);
 	assert_false(fake_has_data("one")); /* discarded, at the latest by the call itself */
 	assert_int_equal(fake_count(ON_DISCARD), s->call > ON_DB_PREFLIGHT);
-	take(r, "two");
+	take(r, "two", "");
 }
 
 /* ---- what is particular to a step ---- */
@@ -255,7 +255,7 @@ static void a_lock_not_got_in_time_is_tried_again(void **state)
 
 	rig_start(r);
 	fake_fail_once(ON_LOCK, -EAGAIN);
-	take(r, "one");
+	take(r, "one", "");
 	assert_int_equal(fake_count(ON_LOCK), 2);
 	fake_fail(ON_LOCK, -EAGAIN);
 	assert_int_equal(ask(r, "two", &a), 0);
@@ -273,7 +273,7 @@ static void a_failed_drain_is_tried_once_more(void **state)
 
 	rig_start(r);
 	fake_fail_once(ON_CLOSE, -ETIMEDOUT);
-	take(r, "one");
+	take(r, "one", "");
 	close = fake_begin(ON_CLOSE, 0);
 	assert_true(fake_begin(ON_UNLOCK, 0) > close);
 	assert_true(fake_begin(ON_LOCK, 1) > fake_end(ON_UNLOCK, 0)); /* the application ran in between */
@@ -361,7 +361,7 @@ static void a_planted_link_is_not_followed(void **state)
 	assert_nothing_held(r);
 	after = file_get(r->f.state, "lineage");
 	assert_string_equal(before, after);
-	take(r, "two");
+	take(r, "two", "");
 	free(before);
 	free(after);
 }
@@ -405,7 +405,7 @@ static void a_backing_frozen_by_somebody_else_blocks_nobody(void **state)
 	assert_nothing_held(r);
 	assert_int_equal(fake_count(ON_TRIGGER), 0);
 	assert_false(fake_has_data("one"));
-	take(r, "two");
+	take(r, "two", "");
 }
 
 /* ---- records ---- */
@@ -421,7 +421,7 @@ static void a_point_that_cannot_be_recorded_is_none(void **state)
 	assert_failed(r, "one", -ENOSPC, ".json: told to fail", &a);
 	assert_nothing_held(r);
 	assert_int_equal(fake_count(ON_DB_PREFLIGHT) + fake_count(ON_PREFLIGHT), 0);
-	take(r, "two");
+	take(r, "two", "");
 }
 
 static void break_saves(void *arg)
@@ -442,7 +442,7 @@ static void a_save_that_fails_after_the_hold_fails_the_set(void **state)
 	assert_int_equal(fake_count(ON_TRIGGER), 1);
 	assert_int_equal(fake_count(ON_DISCARD), 1);
 	assert_false(fake_has_data("one"));
-	take(r, "two");
+	take(r, "two", "");
 }
 
 static void a_save_that_fails_at_the_end_fails_the_set(void **state)
@@ -498,7 +498,7 @@ static void a_poll_that_fails_fails_the_set_and_is_reported(void **state)
 	assert_int_equal(fake_count(ON_DISCARD), 1);
 	assert_false(fake_has_data("one"));
 	fake_clear(ON_POLL);
-	take(r, "two");
+	take(r, "two", "");
 }
 
 static void a_poll_that_stalls_fails_the_set_after_an_hour(void **state)
@@ -518,7 +518,7 @@ static void a_poll_that_stalls_fails_the_set_after_an_hour(void **state)
 	assert_int_equal(fake_count(ON_DISCARD), 1);
 	assert_int_equal(fake_count(ON_FINISH), 0);
 	assert_false(fake_has_data("one"));
-	take(r, "two");
+	take(r, "two", "");
 }
 
 static void freeze_is_refused_with_a_provider_that_writes_there(void **state)

@@ -73,7 +73,7 @@ static void an_abort_gets_past_a_call_that_hangs(void **state)
 	snap_error_clear(&r->err);
 	assert_int_equal(engine_abort(r->e, &r->err), -ENOENT);
 	assert_string_equal(r->err.msg, "abort: no snapshot is running");
-	take(r, "three");
+	take(r, "three", "");
 }
 
 static void ctrl_c_aborts_before_the_trigger_alone(void **state)
@@ -99,7 +99,7 @@ static void ctrl_c_aborts_before_the_trigger_alone(void **state)
 	}
 	assert_int_equal(atomic_load(&a.answers), 1);
 	until_idle(r);
-	take(r, "two");
+	take(r, "two", "");
 }
 
 static void a_stop_does_not_wait_for_a_call_that_hangs(void **state)
@@ -141,7 +141,7 @@ static void an_abort_does_not_wait_for_the_unlock(void **state)
 	fake_release(ON_UNLOCK);
 	until_idle(r);
 	assert_false(fake_has_data("one"));
-	take(r, "two");
+	take(r, "two", "");
 }
 
 static void ctrl_c_leaves_the_unlock_its_time(void **state)
@@ -195,7 +195,7 @@ static void an_abort_does_not_wait_for_the_discard(void **state)
 	until_idle(r);
 	assert_false(fake_has_data("one"));
 	assert_int_equal(fake_count(ON_DISCARD), 1);
-	take(r, "two");
+	take(r, "two", "");
 }
 
 /* ---- asked for inside a call, which then goes on ---- */
@@ -227,7 +227,7 @@ static void an_abort_during_each_call_unwinds_what_is_held(void **state)
 		assert_false(fake_has_data(name));
 		assert_int_equal(fake_count(ON_TRIGGER), 0);
 	}
-	take(r, "last");
+	take(r, "last", "");
 }
 
 struct interrupter {
@@ -314,8 +314,8 @@ static void an_aborted_run_does_not_hinder_a_removal(void **state)
 	struct asker a;
 
 	rig_start(r);
-	take(r, "old");
-	take(r, "new");
+	take(r, "old", "");
+	take(r, "new", "");
 	fake_hook(ON_PRESYNC, abort_now, r);
 	assert_int_equal(ask(r, "gone", &a), 0);
 	assert_int_equal(answer_of(&a), -ECANCELED);
@@ -448,8 +448,8 @@ static void a_request_that_never_began_is_answered(void **state)
 	struct asker a;
 
 	rig_start(r);
-	take(r, "old");
-	take(r, "new");
+	take(r, "old", "");
+	take(r, "new", "");
 	fake_stall_still(ON_REMOVE);
 	assert_int_equal(engine_rmdir(r->e, "old", NULL), 0);
 	fake_wait_stalled(ON_REMOVE);
