@@ -1,0 +1,66 @@
+/* snapshot/run_int.h - what the files of a run share: run.c (from preflight to completion), run_hold.c (the hold),
+ * run_call.c (bounded calls). Private to them; everything here is used on the engine's thread. */
+#ifndef STILLFS_SNAPSHOT_RUN_INT_H
+#define STILLFS_SNAPSHOT_RUN_INT_H
+
+#include "snapshot/engine_int.h"
+#include "base/clock.h"
+
+/* Outlives the engine's interest when the provider's call is stuck. */
+struct prov_ctx {
+	struct prov_run pr;
+	char name[DOOR_NAME_MAX + 1], id[33], lineage[33];
+	_Atomic bool cancel;
+	const struct prov_ops *ops;
+	struct prov_progress progress;
+};
+
+struct run {
+	struct run *next; /* the engine's list of those being completed */
+	struct engine *e;
+	struct set *s;
+	struct snap_error *err;
+	struct snap_error own_err; /* err, once the point is fixed */
+	const _Atomic int *abort; /* the engine's flag for where this run is */
+	bool canceled; /* run_cancel */
+	struct prov_ctx *pc;
+	bool prov_begun, locked, gate_closed, frozen, position_files;
+	bool drain_failed; /* the gate is open again, and so is the lock */
+	bool lock_lost; /* the server, or we by cutting the connection, ended the lock early */
+	bool call_late; /* the last call had not come back when it was given up */
+	struct gate_ticket ticket;
+	struct job *unlock;
+	uint64_t lock_ns, start_ns;
+	struct vbuf position;
+};
+
+static inline double run_ms_since(uint64_t ns)
+{
+	return (double)(clock_boot_ns() - ns) / 1e6;
+}
+
+/* run_call.c */
+void run_note(struct run *r, const char *step, double ms); /* one line of the set's log, and an event; ms < 0: none */
+int run_aborted(struct run *r); /* 0, or what the run fails with, recorded */
+int run_sleep_ms(struct run *r, uint32_t ms); /* as run_aborted */
+/* Make a call on executor x and wait. The job's result; or its deadline or an abort, and then the call is
+ * left to itself. The caller drops the job. */
+int run_call(struct run *r, struct exec *x, struct job *j, uint64_t deadline_ns, const char *what);
+/* Wait for the end of what must be done in any case. 0; -ETIMEDOUT, soon when an operator aborts or stillfs
+ * stops. A caller's Ctrl-C is no reason: it came too late, or the run is being unwound because of it. */
+int run_wait_end(struct run *r, struct exec *x, struct job *j, uint32_t max_ms);
+struct job *run_db_job(struct run *r, void (*fn)(struct job *), uint32_t max_ms);
+/* An abandoned provider call discards its run itself, once it comes back. */
+struct job *run_prov_job(struct run *r, void (*fn)(struct job *), uint32_t max_ms);
+/* After a provider call that failed: if it is still running, its run is no longer ours. */
+void run_prov_call_done(struct run *r, struct job *j);
+bool run_prov_cancelled(const struct prov_run *pr);
+/* The run is over and failed: take away what the provider made. A job of the provider's executor. */
+void run_do_discard(struct job *j);
+int run_sync_result(struct run *r, int ret); /* the child says that it was stopped, the set says why */
+
+/* run_hold.c: lock, position, hold, trigger, and everything released again; once more when only the drain failed.
+ * 0: the point is fixed. */
+int run_hold(struct run *r);
+
+#endif
