@@ -1,5 +1,5 @@
-/* snapshot/engine_int.h - what the engine's files share: engine.c (API, threads, waiters), run.c (one
- * snapshot, step by step), files.c (virtual files). Private to them. */
+/* snapshot/engine_int.h - what the engine's files share: engine.c (thread, life), engine_request.c (API,
+ * waiters), run*.c (one snapshot, step by step), files.c (virtual files). Private to them. */
 #ifndef STILLFS_SNAPSHOT_ENGINE_INT_H
 #define STILLFS_SNAPSHOT_ENGINE_INT_H
 
@@ -64,9 +64,11 @@ struct engine {
 /* engine.c */
 void engine_event(struct engine *e, const struct set *s, const char *step, double ms);
 int engine_save(struct engine *e, struct set *s, struct snap_error *err); /* lock not held */
-/* Answer those who wait for set `id`: fixed (0) or failed. Lock not held. */
-void engine_notify(struct engine *e, const char *id, int result, const struct snap_error *err);
 void engine_step(struct engine *e, const char *step);
+
+/* engine_request.c */
+/* Answer those who wait for set `id` (NULL: all): fixed (0) or failed. Lock not held. */
+void engine_notify(struct engine *e, const char *id, int result, const struct snap_error *err);
 
 /* run.c: one snapshot up to its consistency point; s is in the catalog, state SET_RUNNING. NULL: it failed, all
  * is undone and *err says why. Else it is SET_PENDING, and run_poll completes it. */
