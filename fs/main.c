@@ -336,6 +336,8 @@ int main(int argc, char **argv)
 		opts_list(stdout);
 	if (s.opts.action != OPTS_RUN)
 		return 0;
+	/* The caller's descriptors would live as long as the mount: a script's lock, a pipe's end. */
+	(void)close_range(3, ~0u, 0);
 	if (prepare(&s, &err) < 0) {
 		fprintf(stderr, "stillfs: %s\n", err.msg);
 		return 1;

@@ -216,6 +216,16 @@ def test_paths_with_blanks_and_commas_work_and_one_backing_has_one_gate(odd):
     assert mounts(odd.scratch) == before
 
 
+def test_the_callers_descriptors_do_not_live_as_long_as_the_mount(make_mount, scratch):
+    """A script that mounts below `flock` would hold its lock until the mount ends."""
+    m = make_mount(start=False)
+    lock = scratch.dir / "lock"
+    r = subprocess.run(["flock", str(lock), *m.argv()], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0, r.stderr
+    m.keeper, m.daemon = int(m.status()["keeper_pid"]), int(m.status()["pid"])
+    assert subprocess.run(["flock", "-n", str(lock), "true"]).returncode == 0
+
+
 def test_mounting_again_at_once_after_umount_works(mount):
     for _ in range(5):
         run("umount", mount.mnt)
