@@ -11,64 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
-
-#define POOL_SPARE 1024u /* slots for what flows while max_parked requests wait */
-
-/* ---- the pool ---- */
-
-struct rq *rq_get(struct core *c)
-{
-	struct rq *r;
-
-	(void)pthread_mutex_lock(&c->pool_lock);
-	r = c->pool_free;
-	if (r)
-		c->pool_free = r->next;
-	(void)pthread_mutex_unlock(&c->pool_lock);
-	if (r)
-		atomic_fetch_sub_explicit(&c->pool_left, 1, memory_order_relaxed);
-	return r;
-}
-
-void rq_put(struct rq *r)
-{
-	struct core *c = r->core;
-
-	(void)pthread_mutex_lock(&c->pool_lock);
-	r->next = c->pool_free; /* last in, first out: only touched pages stay in use */
-	c->pool_free = r;
-	(void)pthread_mutex_unlock(&c->pool_lock);
-	atomic_fetch_add_explicit(&c->pool_left, 1, memory_order_relaxed);
-}
-
-static int pool_new(struct core *c, struct snap_error *err)
-{
-	size_t n = conf_num(c->conf, "max_parked") + POOL_SPARE;
-
-	c->pool_mem = mmap(NULL, n * SLOT_STRIDE, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	c->rqs = calloc(n, sizeof(struct rq));
-	if (c->pool_mem == MAP_FAILED || !c->rqs)
-		return snap_error_set(err, -ENOMEM,
-				      "reserve address space for %zu requests: %s; lower max_parked", n,
-				      strerror(ENOMEM));
-	c->n_rqs = (uint32_t)n;
-	for (size_t i = n; i-- > 0;) {
-		struct rq *r = &c->rqs[i];
-
-		r->core = c;
-		r->buf = c->pool_mem + i * SLOT_STRIDE;
-		r->next = c->pool_free;
-		c->pool_free = r;
-	}
-	c->pool_left = c->n_rqs;
-	return 0;
-}
 
 /* ---- hooks of the gate ---- */
 
@@ -88,6 +34,11 @@ static void on_kill(void *arg, struct gate_node *n)
 	rq_reply_err(r, EINTR, 0);
 }
 
+static void on_tick(void *arg)
+{
+	balance_watch(arg);
+}
+
 /* ---- life ---- */
 
 static unsigned lane_count(const struct conf *conf)
@@ -105,8 +56,9 @@ static unsigned lane_count(const struct conf *conf)
 struct core *core_new(const struct conf *conf, struct shm_head *shm, struct door_pair *pairs,
 		      unsigned n_pairs, struct snap_error *err)
 {
-	const struct gate_hooks hooks = { .resubmit = on_resubmit, .kill = on_kill };
 	struct core *c = calloc(1, sizeof(*c));
+	const struct gate_hooks hooks = { .arg = c, .resubmit = on_resubmit, .kill = on_kill,
+					  .tick = on_tick };
 	int r;
 
 	if (!c) {
@@ -126,7 +78,6 @@ struct core *core_new(const struct conf *conf, struct shm_head *shm, struct door
 						     snap_error_set(err, -ENOMEM, "start: out of memory");
 	for (unsigned i = 0; r == 0 && i < n_pairs; i++) {
 		c->mnt[i] = (struct mnt){ .core = c, .idx = i, .pair = &pairs[i], .dev_fd = -1 };
-		c->mnt[i].lanes_left = c->n_lanes;
 		r = nodes_add_root(c->nodes, i, pairs[i].backing_fd);
 		if (r < 0)
 			snap_error_set(err, r, "stat %s: %s", pairs[i].backing, strerror(-r));
@@ -185,9 +136,7 @@ void core_free(struct core *c)
 		session_close(&c->mnt[i]);
 	nodes_free(c->nodes);
 	gate_free(c->gate);
-	if (c->pool_mem && c->pool_mem != MAP_FAILED)
-		(void)munmap(c->pool_mem, (size_t)c->n_rqs * SLOT_STRIDE);
-	free(c->rqs);
+	pool_free(c);
 	if (c->end_fd >= 0)
 		(void)close(c->end_fd);
 	(void)pthread_mutex_destroy(&c->pool_lock);
@@ -237,6 +186,7 @@ static int start_all(struct core *c, struct snap_error *err)
 			return r;
 	}
 	clone_fds(c);
+	balance_init(c);
 	for (unsigned i = 0; i < c->n_lanes; i++) {
 		r = lane_start(&c->lane[i]);
 		if (r < 0)
@@ -276,7 +226,7 @@ int core_umount(struct core *c, struct snap_error *err)
 	for (unsigned k = 0; k < c->n_mnt; k++) {
 		const char *mp = c->mnt[k].pair->mountpoint;
 
-		if (!c->mnt[k].mounted || atomic_load(&c->mnt[k].lanes_left) == 0)
+		if (!c->mnt[k].mounted || atomic_load(&c->mnt[k].gone))
 			continue;
 		if (umount2(mp, MNT_EXPIRE) < 0 && errno == EBUSY)
 			return snap_error_set(err, -EBUSY, "unmount %s: it is in use; stop its users first",
@@ -472,8 +422,9 @@ void core_status(struct core *c, struct vbuf *out)
 		    s.inflight, s.parked, s.parked_bytes, s.parked_peak, s.parked_total);
 	vbuf_printf(out, "parked_limit %lu\nparked_bytes_limit %lu\n", conf_num(c->conf, "max_parked"),
 		    conf_num(c->conf, "parked_bytes"));
-	vbuf_printf(out, "slots_left %u\n", atomic_load(&c->pool_left));
-	vbuf_printf(out, "transport dev\ntransport_threads %u\n", c->n_lanes);
+	vbuf_printf(out, "slots_left %u\n", pool_count(c));
+	vbuf_printf(out, "transport dev\ntransport_threads %u\ntransport_threads_active %u\n", c->n_lanes,
+		    atomic_load(&c->balance.n_active));
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
 	vbuf_printf(out, "shared_mmap %s\n",
 		    c->mnt[0].allow_mmap ? "yes" : "no: this kernel allows none on direct opens (Linux 6.6)");

@@ -1,5 +1,5 @@
 /* fs/core_int.h - what the files of the data side share: the core, its mounts, lanes and requests.
- * Private to core.c, session.c, transport_dev.c, worker.c, data.c, closer.c and ops_*.c.
+ * Private to core.c, pool.c, balance.c, session.c, transport_dev.c, worker.c, data.c, closer.c, ops_*.c.
  *
  * A request's life: a lane (transport thread) reads it into a slot of the pool; the gate admits or
  * parks it; READ, WRITE, FSYNC and FALLOCATE go to the lane's io_uring (data.c), everything else to a worker,
@@ -81,6 +81,14 @@ struct lane {
 	struct rq *inbox, **inbox_tail;
 	_Atomic bool inbox_full;
 	unsigned inflight; /* on the ring */
+	struct rq *slots; /* free ones of its own: the pool's lock is taken once for many */
+	_Atomic unsigned n_slots;
+	bool lone[DOOR_MAX_PAIRS]; /* requests come one at a time: do not look for a second */
+	unsigned lone_turns;
+	/* balance.c: how busy it is, and whether it fetches requests */
+	_Atomic bool active;
+	_Atomic uint64_t busy_ns; /* awake until it last fell asleep */
+	_Atomic uint64_t awake_ns; /* awake since, 0: asleep */
 	/* per lane: no shared cache line */
 	_Atomic uint64_t n_read, n_write, n_fsync, n_falloc, n_direct, n_buffered, n_meta;
 };
@@ -92,7 +100,7 @@ struct mnt {
 	struct fuse_session *se;
 	int dev_fd; /* the first /dev/fuse descriptor; lane 0 reads it */
 	bool mounted;
-	_Atomic unsigned lanes_left; /* lanes that have not seen ENODEV */
+	_Atomic bool gone; /* a lane has seen ENODEV */
 	uint64_t offered; /* flags of the kernel's INIT */
 	bool allow_mmap; /* FUSE_DIRECT_IO_ALLOW_MMAP is on */
 	uint32_t minor;
@@ -103,6 +111,15 @@ struct mnt {
 struct worker_pool;
 struct closer;
 
+/* Of lane 0, which decides for all: see balance.c. */
+struct balance {
+	uint64_t start_ns, busy_ns, own_busy_ns, own_cpu_ns; /* at the window's start */
+	unsigned saturated, slack; /* windows in a row */
+	_Atomic unsigned n_active;
+	_Atomic uint64_t turn_ns; /* when lane 0 began its turn */
+	_Atomic uint64_t n_grown, n_shrunk;
+};
+
 struct core {
 	const struct conf *conf;
 	struct shm_head *shm;
@@ -111,6 +128,7 @@ struct core {
 	unsigned n_mnt, n_lanes;
 	struct mnt mnt[DOOR_MAX_PAIRS];
 	struct lane lane[MAX_LANES];
+	struct balance balance;
 	struct worker_pool *workers;
 	struct closer *closer;
 	const char *control_dir;
@@ -119,8 +137,8 @@ struct core {
 	struct rq *rqs;
 	uint32_t n_rqs;
 	pthread_mutex_t pool_lock;
-	struct rq *pool_free;
-	_Atomic uint32_t pool_left;
+	struct rq *pool_first;
+	_Atomic uint32_t pool_left; /* not counting the lanes' own */
 	_Atomic bool stopping;
 	_Atomic unsigned ended; /* mounts whose connection is gone */
 	int end_fd;
@@ -128,9 +146,27 @@ struct core {
 	_Atomic bool op_closed;
 };
 
-/* core.c: the slot pool */
-struct rq *rq_get(struct core *c); /* NULL: none left */
+/* pool.c: request slots. A lane keeps some of its own; rq_put gives to the calling lane, or to the pool. */
+int pool_new(struct core *c, struct snap_error *err);
+void pool_free(struct core *c);
+struct rq *rq_get(struct lane *l); /* the calling thread's own lane. NULL: none left */
 void rq_put(struct rq *r);
+void pool_thread_is(struct lane *l); /* this thread is that lane's */
+uint32_t pool_count(const struct core *c); /* free slots */
+
+/* balance.c: how many lanes fetch requests. Lane 0 always does. */
+void balance_init(struct core *c);
+void balance_woke(struct lane *l); /* after a sleep */
+void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
+void balance_sleeps(struct lane *l); /* before a sleep */
+void balance_watch(struct core *c); /* from the gate timer: a lane that is stuck gets help */
+
+/* Add to a counter that one thread writes and others only read: no locked instruction. */
+static inline void count_add(_Atomic uint64_t *n, uint64_t more)
+{
+	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + more,
+			      memory_order_relaxed);
+}
 
 static inline struct fuse_in_header *rq_head(struct rq *r)
 {

@@ -18,8 +18,7 @@ static int pick_fd(struct lane *l, const struct ofile *f, uint32_t flags)
 			  atomic_load_explicit(&f->fd_buf, memory_order_acquire);
 
 	if (fd >= 0)
-		atomic_fetch_add_explicit(direct ? &l->n_direct : &l->n_buffered, 1,
-					  memory_order_relaxed);
+		count_add(direct ? &l->n_direct : &l->n_buffered, 1);
 	return fd;
 }
 
@@ -54,7 +53,7 @@ static void start_read(struct lane *l, struct rq *r)
 		workers_push(l->core->workers, r, RQ_OPEN_FD);
 		return;
 	}
-	atomic_fetch_add_explicit(&l->n_read, 1, memory_order_relaxed);
+	count_add(&l->n_read, 1);
 	s = data_sqe(l, r);
 	io_uring_prep_read(s, r->fd, r->buf + SLOT_PAYLOAD, in->size, in->offset);
 	io_uring_sqe_set_data(s, r);
@@ -90,7 +89,7 @@ static void start_write(struct lane *l, struct rq *r)
 		workers_push(l->core->workers, r, RQ_OPEN_FD);
 		return;
 	}
-	atomic_fetch_add_explicit(&l->n_write, 1, memory_order_relaxed);
+	count_add(&l->n_write, 1);
 	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
 	submit_write(l, r);
 }
@@ -106,7 +105,7 @@ static void start_fsync(struct lane *l, struct rq *r)
 		rq_reply_err(r, EBADF, l->idx);
 		return;
 	}
-	atomic_fetch_add_explicit(&l->n_fsync, 1, memory_order_relaxed);
+	count_add(&l->n_fsync, 1);
 	s = data_sqe(l, r);
 	io_uring_prep_fsync(s, r->fd,
 			    in->fsync_flags & FUSE_FSYNC_FDATASYNC ? IORING_FSYNC_DATASYNC : 0);
@@ -144,7 +143,7 @@ static void start_falloc(struct lane *l, struct rq *r)
 		rq_reply_err(r, EBADF, l->idx);
 		return;
 	}
-	atomic_fetch_add_explicit(&l->n_falloc, 1, memory_order_relaxed);
+	count_add(&l->n_falloc, 1);
 	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
 	submit_falloc(l, r);
 }

@@ -439,6 +439,11 @@ static void *gate_timer(void *arg)
 			continue;
 		}
 		ms = TICK_MS;
+		if (g->hooks.tick) {
+			(void)pthread_mutex_unlock(&g->lock);
+			g->hooks.tick(g->hooks.arg);
+			(void)pthread_mutex_lock(&g->lock);
+		}
 		if (g->interrupted) {
 			reap_killed(g);
 			ms = KILL_TICK_MS;

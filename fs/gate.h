@@ -45,6 +45,8 @@ struct gate_hooks {
 	void (*resubmit)(void *arg, struct gate_node *first);
 	/* The caller is being killed: answer EINTR and free. */
 	void (*kill)(void *arg, struct gate_node *n);
+	/* From the gate timer, about every 50 ms; may be NULL. Must not block. */
+	void (*tick)(void *arg);
 };
 
 struct gate_status {

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define READ_BATCH 32 /* requests per turn, so that completions are not starved */
+#define LONE_RECHECK 16u /* turns */
 
 /* user_data of entries that are not requests; requests are pointers, above these */
 enum { TAG_INBOX = 1, TAG_POLL = 16 };
@@ -178,7 +179,7 @@ static void dispatch(struct lane *l, struct rq *r)
 		data_start(l, r);
 		return;
 	default:
-		atomic_fetch_add_explicit(&l->n_meta, 1, memory_order_relaxed);
+		count_add(&l->n_meta, 1);
 		workers_push(l->core->workers, r, RQ_LIBFUSE);
 	}
 }
@@ -192,7 +193,7 @@ static void lane_ended(struct lane *l, unsigned i)
 
 	l->readable[i] = false;
 	l->ended[i] = true;
-	if (atomic_fetch_sub(&c->mnt[i].lanes_left, 1) != 1)
+	if (atomic_exchange(&c->mnt[i].gone, true))
 		return;
 	if (atomic_fetch_add(&c->ended, 1) + 1 == c->n_mnt && write(c->end_fd, &one, sizeof(one)) < 0) {
 		/* an eventfd whose counter is full is readable all the same */
@@ -200,13 +201,21 @@ static void lane_ended(struct lane *l, unsigned i)
 }
 
 /* Read requests of mount i until there are none, the batch is full, or no slot is left. Returns false
- * when there may be more. */
+ * when there may be more. Where requests come one at a time, the second read, which finds none, is left out:
+ * arming the poll looks once more anyway. */
 static bool fetch(struct lane *l, unsigned i, bool *starved)
 {
 	struct core *c = l->core;
+	int k;
 
-	for (int k = 0; k < READ_BATCH; k++) {
-		struct rq *r = gate_full(c->gate) ? NULL : rq_get(c);
+	for (k = 0; k < READ_BATCH; k++) {
+		struct rq *r;
+
+		if (k == 1 && l->lone[i] && ++l->lone_turns % LONE_RECHECK) {
+			l->readable[i] = false;
+			return true;
+		}
+		r = gate_full(c->gate) ? NULL : rq_get(l);
 		ssize_t n;
 
 		if (!r) {
@@ -218,6 +227,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 			int e = n < 0 ? errno : EIO;
 
 			rq_put(r);
+			l->lone[i] = k == 1;
 			if (e == EAGAIN)
 				l->readable[i] = false;
 			else if (e == ENODEV || e == EBADF)
@@ -236,6 +246,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 		if (!no_reply(l, r))
 			dispatch(l, r);
 	}
+	l->lone[i] = false;
 	return false;
 }
 
@@ -244,7 +255,7 @@ static void arm(struct lane *l)
 	struct io_uring_sqe *s;
 
 	for (unsigned i = 0; i < l->core->n_mnt; i++) {
-		if (l->armed[i] || l->readable[i] || l->ended[i])
+		if (l->armed[i] || l->readable[i] || l->ended[i] || !atomic_load(&l->active))
 			continue;
 		s = lane_sqe(l);
 		/* exclusive: one lane wakes for one request */
@@ -300,10 +311,12 @@ static void lane_wait(struct lane *l, bool idle, bool starved)
 			(void)io_uring_submit(&l->ring);
 		return;
 	}
+	balance_sleeps(l);
 	if (starved) /* slots come back from other lanes, which do not wake this one */
 		(void)io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, &ts, NULL);
 	else
 		(void)io_uring_submit_and_wait(&l->ring, 1);
+	balance_woke(l);
 }
 
 /* Made on the lane's own thread: with SINGLE_ISSUER the ring belongs to the thread that made it. */
@@ -329,6 +342,8 @@ static void lane_loop(struct lane *l)
 
 	while (!atomic_load(&c->stopping)) {
 		bool idle = true, starved = false;
+
+		balance_turn(l);
 
 		for (struct rq *r = inbox_take(l), *next; r; r = next) {
 			next = r->next;
@@ -358,6 +373,8 @@ static void *lane_run(void *arg)
 	(void)sem_post(&l->ready);
 	if (l->ring_error < 0)
 		return NULL;
+	pool_thread_is(l);
+	balance_woke(l);
 	lane_loop(l);
 	io_uring_queue_exit(&l->ring);
 	return NULL;
@@ -374,7 +391,7 @@ int lane_start(struct lane *l)
 	if (l->efd < 0)
 		return -errno;
 	for (unsigned i = 0; i < l->core->n_mnt; i++)
-		l->readable[i] = true;
+		l->readable[i] = l->idx == 0;
 	r = pthread_create(&l->thread, NULL, lane_run, l);
 	if (r)
 		return -r;

@@ -1,0 +1,144 @@
+/* fs/balance.c - how many lanes fetch requests: as few as keep up.
+ * Owns:      nothing; the lanes' `active` flags and lane 0's struct balance.
+ * Called by: the lanes (transport_dev.c), around their sleeps and once a turn.
+ * Threads:   a lane publishes how long it was awake; lane 0 decides, and the gate timer when lane 0 is stuck.
+ * Blocks:    never; allocates and logs nothing.
+ *
+ * Why: a lane that is awake takes the next request without being woken and batches its system calls. Requests
+ * spread over two half-idle lanes cost a wake-up each instead, and the CPU that those burn is the database's
+ * (docs/performance.md has the measurement). So lane 0 works alone until it is awake nearly all of the time while
+ * the CPUs have time left for another: if it had to wait for its CPU, another lane would only take one from
+ * the database. */
+#include "fs/core_int.h"
+#include "base/clock.h"
+
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WINDOW_NS 5000000ull
+#define SATURATED_PCT 90u /* of the active lanes' time */
+#define SLACK_PCT 60u /* of the time of one lane fewer */
+#define OWN_CPU_PCT 80u /* of its waking time a lane must really have run, or the CPUs are short */
+#define GROW_AFTER 2u /* windows */
+#define SHRINK_AFTER 40u
+#define STUCK_NS 20000000ull /* in one turn of lane 0 */
+
+static uint64_t thread_cpu_ns(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t mono_ns(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+void balance_init(struct core *c)
+{
+	atomic_store(&c->lane[0].active, true);
+	atomic_store(&c->balance.n_active, 1);
+}
+
+void balance_woke(struct lane *l)
+{
+	atomic_store_explicit(&l->awake_ns, mono_ns(), memory_order_relaxed);
+}
+
+void balance_sleeps(struct lane *l)
+{
+	uint64_t since = atomic_load_explicit(&l->awake_ns, memory_order_relaxed);
+
+	count_add(&l->busy_ns, mono_ns() - since);
+	atomic_store_explicit(&l->awake_ns, 0, memory_order_relaxed);
+}
+
+/* Time awake up to now. Of another lane it may be off by the sleep that begins just now: no matter. */
+static uint64_t busy_until(const struct lane *l, uint64_t now)
+{
+	uint64_t busy = atomic_load_explicit(&l->busy_ns, memory_order_relaxed);
+	uint64_t since = atomic_load_explicit(&l->awake_ns, memory_order_relaxed);
+
+	return since && since < now ? busy + (now - since) : busy;
+}
+
+static void grow(struct core *c, unsigned n)
+{
+	struct lane *l = &c->lane[n];
+	uint64_t one = 1;
+
+	/* lane 0 and the watch may both want this: one of them does it */
+	if (!atomic_compare_exchange_strong(&c->balance.n_active, &n, n + 1))
+		return;
+	atomic_fetch_add(&c->balance.n_grown, 1);
+	atomic_store(&l->active, true);
+	if (write(l->efd, &one, sizeof(one)) < 0) {
+		/* a full counter wakes it too */
+	}
+}
+
+/* The lane that retires need not be told: it serves what it has polled for, and polls no more. */
+static void shrink(struct core *c, unsigned n)
+{
+	if (!atomic_compare_exchange_strong(&c->balance.n_active, &n, n - 1))
+		return;
+	atomic_fetch_add(&c->balance.n_shrunk, 1);
+	atomic_store(&c->lane[n - 1].active, false);
+}
+
+static void decide(struct core *c, uint64_t span, uint64_t busy, bool short_of_cpu)
+{
+	struct balance *b = &c->balance;
+	unsigned n = atomic_load(&b->n_active);
+
+	b->saturated = busy * 100 >= span * n * SATURATED_PCT && !short_of_cpu ? b->saturated + 1 : 0;
+	b->slack = n > 1 && (busy * 100 < span * (n - 1) * SLACK_PCT || short_of_cpu) ? b->slack + 1 : 0;
+	if (b->saturated >= GROW_AFTER && n < c->n_lanes)
+		grow(c, n);
+	else if (b->slack >= SHRINK_AFTER)
+		shrink(c, n);
+	else
+		return;
+	b->saturated = b->slack = 0;
+}
+
+void balance_turn(struct lane *l)
+{
+	struct core *c = l->core;
+	struct balance *b = &c->balance;
+	uint64_t now, busy = 0, own, cpu;
+
+	if (l->idx || c->n_lanes == 1)
+		return;
+	now = mono_ns();
+	atomic_store_explicit(&b->turn_ns, now, memory_order_relaxed);
+	if (now - b->start_ns < WINDOW_NS)
+		return;
+	for (unsigned i = 0; i < c->n_lanes; i++)
+		busy += busy_until(&c->lane[i], now);
+	own = busy_until(l, now);
+	cpu = thread_cpu_ns();
+	/* a window that was slept through says nothing about load: it is a slack one */
+	decide(c, now - b->start_ns, busy - b->busy_ns,
+	       (cpu - b->own_cpu_ns) * 100 < (own - b->own_busy_ns) * OWN_CPU_PCT);
+	b->start_ns = now;
+	b->busy_ns = busy;
+	b->own_busy_ns = own;
+	b->own_cpu_ns = cpu;
+}
+
+void balance_watch(struct core *c)
+{
+	uint64_t since = atomic_load(&c->lane[0].awake_ns), turn = atomic_load(&c->balance.turn_ns);
+
+	/* nothing on a lane should block, but all requests would wait behind what does */
+	if (since && turn && mono_ns() - turn > STUCK_NS && atomic_load(&c->balance.n_active) == 1 &&
+	    c->n_lanes > 1)
+		grow(c, 1);
+}
