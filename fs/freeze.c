@@ -27,6 +27,7 @@ static struct {
 	struct shm_head *shm;
 	unsigned n;
 	int fd[DOOR_MAX_PAIRS];
+	unsigned pair[DOOR_MAX_PAIRS]; /* the first one on that filesystem, for messages */
 	_Atomic uint32_t state[DOOR_MAX_PAIRS]; /* enum fz */
 	_Atomic int32_t error[DOOR_MAX_PAIRS];
 	_Atomic uint32_t job; /* the want that the freezer works on */
@@ -129,7 +130,7 @@ static bool guard_freeze(uint32_t want)
 				mask |= atomic_load(&fz.state[i]) == FZ_OURS ? 1u << i : 0;
 				if (atomic_load(&fz.state[i]) == FZ_FAILED) {
 					result = atomic_load(&fz.error[i]);
-					atomic_store(&fz.shm->freeze.sysfail, i);
+					atomic_store(&fz.shm->freeze.sysfail, fz.pair[i]);
 				}
 			}
 			if (result < 0)
@@ -194,6 +195,7 @@ int freeze_start(struct shm_head *shm, const int *fds, unsigned n)
 		if (k < fz.n)
 			continue; /* a second freeze of the same filesystem would be refused */
 		devs[fz.n] = st.st_dev;
+		fz.pair[fz.n] = i;
 		fz.fd[fz.n++] = fds[i];
 	}
 	r = pthread_create(&t, NULL, freezer, NULL);

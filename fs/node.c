@@ -229,7 +229,9 @@ int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *
 		(void)close(fd);
 		return e;
 	}
-	if (get_handle(fd, &h) < 0)
+	/* handles are opened below the root's mount: one of another filesystem, mounted inside the backing
+	 * later on, would be taken for a file of this one */
+	if (get_handle(fd, &h) < 0 || st->st_dev != t->node[NODE_ROOT_ID + pair].dev)
 		h.bytes = 0;
 	(void)pthread_mutex_lock(&t->lock);
 	if (st->st_ino == t->node[NODE_ROOT_ID + pair].ino &&
@@ -378,7 +380,7 @@ int node_unlinked(struct nodes *t, unsigned pair, int fd)
 
 	if (fstat(fd, &st) < 0)
 		return fd;
-	if (get_handle(fd, &h) < 0)
+	if (get_handle(fd, &h) < 0 || st.st_dev != t->node[NODE_ROOT_ID + pair].dev)
 		h.bytes = 0;
 	(void)pthread_mutex_lock(&t->lock);
 	i = find_locked(t, pair, &st, &h);

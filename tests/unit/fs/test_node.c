@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define BOUND 8u
@@ -290,6 +291,34 @@ static void the_bound_closes_descriptors_and_handles_open_them_again(void **stat
 	assert_int_equal(evict_all(f), 40 - BOUND);
 }
 
+/* A filesystem that somebody mounted inside the backing later on: its handles say nothing below our root. */
+static void a_file_of_another_filesystem_keeps_its_descriptor(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st, again;
+	uint64_t slot = 0;
+	int other = memfd_create("other", MFD_CLOEXEC), fd;
+	char path[48], name[16];
+
+	need_handles(f);
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", other);
+	fd = open(path, O_PATH | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(node_ref(f->t, 0, fd, &st, &slot), 0);
+	for (unsigned i = 0; i < 3 * BOUND; i++) {
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		make(f, name);
+		(void)look_up(f, name);
+	}
+	(void)evict_all(f);
+	fd = node_get_fd(f->t, slot);
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &again), 0);
+	assert_true(again.st_dev == st.st_dev && again.st_ino == st.st_ino);
+	node_put_fd(f->t, slot);
+	(void)close(other);
+}
+
 static void a_descriptor_in_use_is_not_evicted(void **state)
 {
 	struct fixture *f = *state;
@@ -497,6 +526,7 @@ int main(void)
 		TEST(a_file_that_cannot_be_looked_at_is_no_node),
 		TEST(set_id_bits_are_noticed),
 		TEST(the_bound_closes_descriptors_and_handles_open_them_again),
+		TEST(a_file_of_another_filesystem_keeps_its_descriptor),
 		TEST(a_descriptor_in_use_is_not_evicted),
 		TEST(below_the_bound_nothing_is_evicted),
 		TEST(an_unlinked_file_keeps_its_descriptor),
