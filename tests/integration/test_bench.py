@@ -1,0 +1,84 @@
+"""The measuring commands run, and what they measure has the right order and proportion; no figure is a verdict."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from stillfs import BUILD
+
+BENCH = pathlib.Path(__file__).parents[1] / "bench"
+sys.path.insert(0, str(BENCH / "lib"))
+
+
+@pytest.fixture
+def tmp():
+    """Like tmp_path, but servers with a user of their own can pass."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-benchtest.", dir=os.environ.get("STILLFS_TEST_TMP", "/tmp")))
+    path.chmod(0o755)
+    yield path
+    subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=True)
+
+
+def bench(tmp, command, *argv):
+    """What the command wrote as JSON."""
+    if not (BUILD / "tests" / "bench" / "blockdev").exists():
+        pytest.skip("the build has no test_providers")
+    out = tmp / "out.json"
+    p = subprocess.Popen([str(BENCH / command), "--build", str(BUILD), "--json", str(out), *argv], text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                         env={**os.environ, "STILLFS_BENCH_TMP": str(tmp), "STILLFS_TEST_TMP": str(tmp)})
+    try:
+        text = p.communicate()[0]
+    except BaseException:  # out of time: it cleans up on SIGTERM
+        p.send_signal(signal.SIGTERM)
+        p.communicate()
+        raise
+    assert p.returncode == 0, text
+    assert str(tmp) not in pathlib.Path("/proc/mounts").read_text()
+    assert not list(tmp.glob("stillfs-bench.*"))
+    return json.loads(out.read_text())
+
+
+def test_the_lock_does_not_last_as_long_as_the_provider(tmp):
+    got = bench(tmp, "window", "--rounds", "5", "--delay", "1.0")
+    local, null = ([t for t in got["results"] if t["provider"] == p] for p in ("local", "null"))
+    assert len(local) == len(null) == 5
+    for t in got["results"]:
+        s = t["steps"]
+        assert s.index("locked") < s.index("drained") < s.index("unlock_sent") < s.index("trigger") < s.index("gate_open")
+    for t in null:
+        assert t["hold_ms"] >= 1000
+        assert t["lock_ms"] < t["hold_ms"] / 4
+        assert 1000 <= t["stall_ms"] < 2 * t["hold_ms"]  # writers did wait
+        assert len(t["reads_held_ms"]) > 10  # and reads went on
+        assert max(t["reads_held_ms"]) < t["hold_ms"] / 2
+
+
+def test_the_slow_device_is_slow_in_proportion_and_native_equals_native(tmp):
+    got = bench(tmp, "fio", "--profile", "iops3000", "--cell", r"r\.(psync1|aio16)$", "--rounds", "3",
+                "--seconds", "1", "--what", "native,control,mount")
+    by = {}
+    for r in got["results"]:
+        by.setdefault((r["cell"], r["view"]), []).append(r["iops"])
+        assert r["ops"] > 0
+    middle = {k: sorted(v)[1] for k, v in by.items()}
+    assert 0.7 < middle["r.aio16", "control"] / middle["r.aio16", "native"] < 1.4
+    assert middle["r.aio16", "native"] / 3000 < 1.1  # the limit holds
+    assert middle["r.psync1", "native"] / 2500 < 1.05  # and so does the latency: at most one in 400 us
+    assert all(r["threads_cpu_s"] for r in got["results"] if r["view"] == "mount")
+
+
+def test_ratios_are_taken_within_a_round_and_order_rotates():
+    from rounds import geometric_mean, interleave, percentile, ratios
+    assert list(interleave(["a", "b", "c"], 2)) == [(0, "a"), (0, "b"), (0, "c"), (1, "b"), (1, "c"), (1, "a")]
+    runs = [{"view": v, "round": n, "iops": x} for v, n, x in
+            (("native", 0, 10), ("mount", 0, 5), ("mount", 1, 30), ("native", 1, 100))]
+    assert ratios(runs, "mount") == [0.5, 0.3]
+    assert percentile([4, 1, 3, 2], 50) == 2 and percentile([4, 1, 3, 2], 99) == 4
+    assert abs(geometric_mean([2, 8]) - 4) < 1e-9
