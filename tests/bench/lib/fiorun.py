@@ -84,11 +84,11 @@ def _argv(cell, directory, seconds):
     return [*argv, *args]
 
 
-def run(cell, view, volume, seconds):
+def run(cell, view, volume, seconds, more=()):
     """One run: a dictionary of figures."""
     prepare(cell, view, volume.fs / "back")
     threads, device, busy = view.threads(), volume.cpu_ns(), busy_jiffies()
-    r = subprocess.run(_argv(cell, view.path, seconds), capture_output=True, text=True, start_new_session=True)
+    r = subprocess.run([*_argv(cell, view.path, seconds), *more], capture_output=True, text=True, start_new_session=True)
     after, busy_after = view.threads(), busy_jiffies()
     if r.returncode:
         raise Failed(f"fio {cell}: {(r.stderr or r.stdout).strip()[-1000:]}")
@@ -107,5 +107,6 @@ def run(cell, view, volume, seconds):
         "ops": ops, "fio_cpu_s": (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000,
         "threads_cpu_s": {n: round(s, 4) for n, s in ours.items() if s > 0.0005},
         "device_cpu_s": (volume.cpu_ns() - device) / 1e9,
+        "machine_cpu_s": (busy_after[0] - busy[0]) / os.sysconf("SC_CLK_TCK"),
         "machine_busy": (busy_after[0] - busy[0]) / max(1, busy_after[1] - busy[1]),
     }
