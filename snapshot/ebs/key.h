@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct aws_key {
-	char id[132], secret[256], token[8192]; /* token "": long-lived keys */
+	char id[132], secret[256], token[4096]; /* token "": long-lived keys */
 	int64_t expires_utc; /* 0: never */
 	char source[64]; /* for people: "environment", "instance role", ... */
 };
