@@ -1,4 +1,4 @@
-/* fs/balance.c - how many lanes fetch requests: as few as keep up.
+/* fs/balance.c - how many lanes fetch requests: as few as keep up; and how long one looks before it sleeps.
  * Owns:      nothing; the lanes' `active` flags and lane 0's struct balance.
  * Called by: the lanes (transport_dev.c), around their sleeps and once a turn.
  * Threads:   a lane publishes how long it was awake; lane 0 decides, and the gate timer when lane 0 is stuck.
@@ -12,7 +12,12 @@
 #include "fs/core_int.h"
 #include "base/clock.h"
 
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +28,16 @@
 #define GROW_AFTER 2u /* windows */
 #define SHRINK_AFTER 40u
 #define STUCK_NS 20000000ull /* in one turn of lane 0 */
+
+/* Spinning: an idle CPU takes tens of microseconds to wake, more than a fast device needs for a request. Each
+ * look is followed by sched_yield, so that whoever wants this CPU has it at once: the block layer's worker, or the
+ * client itself. It ends where it would cost somebody something: a slower device (a cloud volume) misses SPIN_NS,
+ * and while more threads are runnable than there are CPUs a lane that yields waits its turn behind them, where
+ * one that slept would be let in at once. */
+#define SPIN_NS 80000u
+#define SCORE_MAX 64u
+#define MISS_COST 2u
+#define TRY_EACH 64u /* sleeps */
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -44,6 +59,15 @@ void balance_init(struct core *c)
 {
 	atomic_store(&c->lane[0].active, true);
 	atomic_store(&c->balance.n_active, 1);
+	c->balance.n_cpus = (unsigned)get_nprocs();
+	c->balance.runnable_x16 = 0;
+	c->balance.loadavg_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+}
+
+void balance_free(struct core *c)
+{
+	if (c->balance.loadavg_fd > 0)
+		(void)close(c->balance.loadavg_fd);
 }
 
 void balance_woke(struct lane *l)
@@ -133,12 +157,78 @@ void balance_turn(struct lane *l)
 	b->own_cpu_ns = cpu;
 }
 
+/* "0.20 0.18 0.12 1/80 11206": the fourth has the runnable threads, this one among them. */
+static unsigned runnable(int fd)
+{
+	char text[96], *p = text;
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+	if (n <= 0)
+		return UINT_MAX;
+	text[n] = '\0';
+	for (int i = 0; i < 3 && p; i++)
+		p = strchr(p + 1, ' ');
+	return p ? (unsigned)strtoul(p, NULL, 10) - 1 : UINT_MAX;
+}
+
+static void look_at_load(struct balance *b)
+{
+	unsigned n = b->loadavg_fd < 0 ? UINT_MAX : runnable(b->loadavg_fd);
+
+	if (n == UINT_MAX)
+		return; /* not known: spare_cpu stays false */
+	if (n > 1024)
+		n = 1024;
+	b->runnable_x16 = b->runnable_x16 - b->runnable_x16 / 4 + n * 16 / 4;
+	if (b->runnable_x16 <= b->n_cpus * 16 + 4)
+		atomic_store(&b->spare_cpu, true);
+	else if (b->runnable_x16 > b->n_cpus * 16 + 12)
+		atomic_store(&b->spare_cpu, false);
+}
+
 void balance_watch(struct core *c)
 {
 	uint64_t since = atomic_load(&c->lane[0].awake_ns), turn = atomic_load(&c->balance.turn_ns);
 
+	look_at_load(&c->balance);
 	/* nothing on a lane should block, but all requests would wait behind what does */
 	if (since && turn && mono_ns() - turn > STUCK_NS && atomic_load(&c->balance.n_active) == 1 &&
 	    c->n_lanes > 1)
 		grow(c, 1);
+}
+
+/* ---- spinning ---- */
+
+bool balance_spin_wanted(struct lane *l)
+{
+	struct spin *s = &l->spin;
+
+	if (!atomic_load_explicit(&l->core->balance.spare_cpu, memory_order_relaxed))
+		return false;
+	return s->score || ++s->skipped % TRY_EACH == 0;
+}
+
+static bool event(const struct lane *l)
+{
+	return __atomic_load_n(l->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN ||
+	       io_uring_cq_ready(&l->ring);
+}
+
+bool balance_spin(struct lane *l)
+{
+	struct spin *s = &l->spin;
+	uint64_t start = mono_ns();
+
+	while (!event(l)) {
+		if (mono_ns() - start > SPIN_NS) {
+			s->score = s->score > MISS_COST ? s->score - MISS_COST : 0;
+			count_add(&s->n_misses, 1);
+			return false;
+		}
+		(void)sched_yield();
+	}
+	count_add(&s->n_hits, 1);
+	if (s->score < SCORE_MAX)
+		s->score++;
+	return true;
 }

@@ -137,6 +137,7 @@ void core_free(struct core *c)
 	nodes_free(c->nodes);
 	gate_free(c->gate);
 	pool_free(c);
+	balance_free(c);
 	if (c->end_fd >= 0)
 		(void)close(c->end_fd);
 	(void)pthread_mutex_destroy(&c->pool_lock);
@@ -172,8 +173,10 @@ static void clone_fds(struct core *c)
 
 static int start_all(struct core *c, struct snap_error *err)
 {
-	int r = gate_start(c->gate);
+	int r;
 
+	balance_init(c);
+	r = gate_start(c->gate);
 	if (r < 0)
 		return snap_error_set(err, r, "start the gate timer: %s", strerror(-r));
 	c->closer = closer_start(c);
@@ -186,7 +189,6 @@ static int start_all(struct core *c, struct snap_error *err)
 			return r;
 	}
 	clone_fds(c);
-	balance_init(c);
 	for (unsigned i = 0; i < c->n_lanes; i++) {
 		r = lane_start(&c->lane[i]);
 		if (r < 0)
@@ -398,7 +400,7 @@ static const char *takeover_reason(const struct core *c)
 void core_status(struct core *c, struct vbuf *out)
 {
 	static const char *const states[] = { "open", "closing", "closed" };
-	uint64_t nodes, fds, lookups, files, n[7] = { 0 };
+	uint64_t nodes, fds, lookups, files, n[7] = { 0 }, spin[2] = { 0 };
 	struct gate_status s;
 
 	gate_get_status(c->gate, &s);
@@ -425,6 +427,12 @@ void core_status(struct core *c, struct vbuf *out)
 	vbuf_printf(out, "slots_left %u\n", pool_count(c));
 	vbuf_printf(out, "transport dev\ntransport_threads %u\ntransport_threads_active %u\n", c->n_lanes,
 		    atomic_load(&c->balance.n_active));
+	for (unsigned i = 0; i < c->n_lanes; i++) {
+		spin[0] += c->lane[i].spin.n_hits;
+		spin[1] += c->lane[i].spin.n_misses;
+	}
+	vbuf_printf(out, "spin_hits %lu\nspin_misses %lu\nspare_cpu %s\n", spin[0], spin[1],
+		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no");
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
 	vbuf_printf(out, "shared_mmap %s\n",
 		    c->mnt[0].allow_mmap ? "yes" : "no: this kernel allows none on direct opens (Linux 6.6)");

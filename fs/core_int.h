@@ -64,6 +64,13 @@ struct rq {
 	int fd;
 };
 
+/* Of a lane: whether looking for the next event before sleeping pays; see balance.c. */
+struct spin {
+	unsigned score; /* 0: it does not, and is tried now and then */
+	unsigned skipped, each; /* sleeps since the last try; a try after so many */
+	_Atomic uint64_t n_hits, n_misses;
+};
+
 struct lane {
 	struct core *core;
 	unsigned idx; /* also the gate's lane */
@@ -89,6 +96,7 @@ struct lane {
 	_Atomic bool active;
 	_Atomic uint64_t busy_ns; /* awake until it last fell asleep */
 	_Atomic uint64_t awake_ns; /* awake since, 0: asleep */
+	struct spin spin;
 	/* per lane: no shared cache line */
 	_Atomic uint64_t n_read, n_write, n_fsync, n_falloc, n_direct, n_buffered, n_meta;
 };
@@ -117,6 +125,9 @@ struct balance {
 	unsigned saturated, slack; /* windows in a row */
 	_Atomic unsigned n_active;
 	_Atomic uint64_t turn_ns; /* when lane 0 began its turn */
+	int loadavg_fd; /* the watch's */
+	unsigned n_cpus, runnable_x16; /* runnable threads of the machine, a moving mean, in sixteenths */
+	_Atomic bool spare_cpu; /* not more of them than CPUs */
 	_Atomic uint64_t n_grown, n_shrunk;
 };
 
@@ -156,9 +167,13 @@ uint32_t pool_count(const struct core *c); /* free slots */
 
 /* balance.c: how many lanes fetch requests. Lane 0 always does. */
 void balance_init(struct core *c);
+void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
 void balance_sleeps(struct lane *l); /* before a sleep */
+bool balance_spin_wanted(struct lane *l);
+/* Look for an event for a moment, all being submitted. False: sleep. */
+bool balance_spin(struct lane *l);
 void balance_watch(struct core *c); /* from the gate timer: a lane that is stuck gets help */
 
 /* Add to a counter that one thread writes and others only read: no locked instruction. */

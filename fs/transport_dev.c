@@ -299,6 +299,19 @@ static void reap(struct lane *l)
 	io_uring_cq_advance(&l->ring, n);
 }
 
+/* True: an event came while looking for it, nothing has to be waited for. */
+static bool spin(struct lane *l)
+{
+	if (!balance_spin_wanted(l))
+		return false;
+	if (io_uring_sq_ready(&l->ring))
+		(void)io_uring_submit(&l->ring);
+	if (!balance_spin(l))
+		return false;
+	(void)io_uring_get_events(&l->ring);
+	return true;
+}
+
 static void lane_wait(struct lane *l, bool idle, bool starved)
 {
 	struct __kernel_timespec ts = { .tv_nsec = 2000000 };
@@ -311,6 +324,8 @@ static void lane_wait(struct lane *l, bool idle, bool starved)
 			(void)io_uring_submit(&l->ring);
 		return;
 	}
+	if (l->defer && !starved && spin(l))
+		return;
 	balance_sleeps(l);
 	if (starved) /* slots come back from other lanes, which do not wake this one */
 		(void)io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, &ts, NULL);
@@ -323,7 +338,8 @@ static void lane_wait(struct lane *l, bool idle, bool starved)
 static int ring_open(struct lane *l)
 {
 	struct io_uring_params p = { .flags = IORING_SETUP_SINGLE_ISSUER |
-					      IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
+					      IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
+					      IORING_SETUP_TASKRUN_FLAG,
 				     .cq_entries = 8192 };
 	int r = io_uring_queue_init_params(1024, &l->ring, &p);
 
