@@ -203,7 +203,7 @@ static void set_options(struct http *h, const struct http_req *q, struct transfe
 	(void)curl_easy_setopt(c, CURLOPT_URL, q->url);
 	(void)curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
 	(void)curl_easy_setopt(c, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-	(void)curl_easy_setopt(c, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
+	(void)curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	(void)curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	(void)curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L);
 	(void)curl_easy_setopt(c, CURLOPT_TCP_KEEPALIVE, 1L);

@@ -144,6 +144,17 @@ def run(work, all_, count):
         everything = name == "plain" or all_
         pytest(work, f"{name} {'integration' if everything else 'conformance'}",
                ["tests/integration"] if everything else CONFORMANCE, count, directory)
+    if all_:
+        other_release(work, "trixie", count)
+
+
+def other_release(work, suite, count):
+    start = time.monotonic()
+    r = subprocess.run([str(TOP / "tests" / "debian"), suite], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(work)})
+    print(r.stdout, end="")
+    found = re.search(r"^(\d+) passed, (\d+) failed$", r.stdout, re.M)
+    passed, failed = map(int, found.groups()) if found else (0, 1)
+    count.add(f"Debian {suite}", passed, failed if failed or r.returncode == 0 else 1, seconds=time.monotonic() - start)
 
 
 def main():
