@@ -82,3 +82,9 @@ def test_ratios_are_taken_within_a_round_and_order_rotates():
     assert ratios(runs, "mount") == [0.5, 0.3]
     assert percentile([4, 1, 3, 2], 50) == 2 and percentile([4, 1, 3, 2], 99) == 4
     assert abs(geometric_mean([2, 8]) - 4) < 1e-9
+
+
+def test_a_run_of_less_than_a_second_ends():
+    import command  # noqa: F401  (makes the harness importable for it)
+    import fiorun
+    assert "--runtime=700ms" in fiorun.argv("r.psync1", pathlib.Path("/d"), 0.7)  # 0.7 is for ever to fio

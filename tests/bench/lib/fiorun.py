@@ -73,22 +73,22 @@ def prepare(cell, view, back):
         _warm(view.path / "data")
 
 
-def _argv(cell, directory, seconds):
+def argv(cell, directory, seconds):
     args = CELLS[cell]
-    argv = ["fio", "--name=x", f"--directory={directory}", f"--runtime={seconds}", "--time_based", "--group_reporting",
+    line = ["fio", "--name=x", f"--directory={directory}", f"--runtime={max(1, round(seconds * 1000))}ms", "--time_based", "--group_reporting",
             "--output-format=json", "--randrepeat=0", "--thread"]
     if not any(a.startswith("--filename") for a in args):
-        argv.append("--filename=data")
+        line.append("--filename=data")
     if not any(a.startswith("--size") for a in args):
-        argv.append(f"--size={SIZE_MB}m")
-    return [*argv, *args]
+        line.append(f"--size={SIZE_MB}m")
+    return [*line, *args]
 
 
 def run(cell, view, volume, seconds, more=()):
     """One run: a dictionary of figures."""
     prepare(cell, view, volume.fs / "back")
     threads, device, busy = view.threads(), volume.cpu_ns(), busy_jiffies()
-    r = subprocess.run([*_argv(cell, view.path, seconds), *more], capture_output=True, text=True, start_new_session=True)
+    r = subprocess.run([*argv(cell, view.path, seconds), *more], capture_output=True, text=True, start_new_session=True)
     after, busy_after = view.threads(), busy_jiffies()
     if r.returncode:
         raise Failed(f"fio {cell}: {(r.stderr or r.stdout).strip()[-1000:]}")
