@@ -238,7 +238,7 @@ static bool again(struct ec2 *c, const struct ec2_call *call, enum ec2_kind kind
 
 int ec2_send(struct ec2 *c, const struct ec2_peer *p, struct ec2_call *call, struct xml **out, struct snap_error *err)
 {
-	struct snap_error why = { 0 };
+	struct snap_error why = { 0 }, told = { 0 };
 	struct vbuf body = VBUF_INIT;
 	bool skew_tried = false;
 	int r;
@@ -263,6 +263,8 @@ int ec2_send(struct ec2 *c, const struct ec2_peer *p, struct ec2_call *call, str
 		r = try_once(c, p, call, &body, &resp, &why);
 		if (r == 0) {
 			r = judge(p, call, &resp, out, &kind, &why);
+			if (r < 0)
+				told = why;
 		} else {
 			call->fate = resp.sent ? EC2_UNKNOWN : EC2_REFUSED;
 			if (r == -EINVAL || r == -ENOMEM || r == -ENAMETOOLONG || r == -ECANCELED || r == -EFBIG)
@@ -272,6 +274,11 @@ int ec2_send(struct ec2 *c, const struct ec2_peer *p, struct ec2_call *call, str
 		http_resp_free(&resp);
 		if (r == 0 || !again(c, call, kind, &skew_tried) || !wait_ms(call, pause_ms(kind, call->tries, after)))
 			break;
+	}
+	if (r == -ETIMEDOUT && told.code) {
+		/* the last try was cut off by the deadline: what the server said before says more */
+		why = told;
+		r = told.code;
 	}
 	if (body.data)
 		explicit_bzero(body.data, body.len); /* web identity: the token is an argument */
