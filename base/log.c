@@ -11,6 +11,11 @@
 static atomic_int log_fd = 2;
 static atomic_int log_max = LOG_LEVEL_INFO;
 
+int log_descriptor(void)
+{
+	return atomic_load(&log_fd);
+}
+
 void log_setup(int fd, enum log_level max)
 {
 	atomic_store(&log_fd, fd);

@@ -8,6 +8,7 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 
 /* fd: borrowed, kept open by the caller; default 2. */
 void log_setup(int fd, enum log_level max);
+int log_descriptor(void); /* where it goes; for signal handlers */
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)

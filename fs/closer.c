@@ -6,6 +6,7 @@
  *            their slots, loose descriptors go to a ring with a place for each that can be open.
  * Errors:    a failed close of a file that was fsynced or not is nobody's to see: as close(2) on exit. */
 #include "fs/core_int.h"
+#include "fs/fault.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,19 +27,15 @@ struct closer {
 	bool stopping, runs;
 };
 
-void closer_file(struct closer *x, uint64_t fh)
+void closer_file(struct closer *x, uint32_t i)
 {
-	struct ofile *f = ofile_at(x->core->nodes, fh);
-
-	if (!f)
-		return;
 	(void)pthread_mutex_lock(&x->lock);
-	f->next = 0;
+	ofile_slot(x->core->nodes, i)->next = 0;
 	if (x->last)
-		ofile_at(x->core->nodes, x->last)->next = (uint32_t)fh;
+		ofile_slot(x->core->nodes, x->last)->next = i;
 	else
-		x->first = (uint32_t)fh;
-	x->last = (uint32_t)fh;
+		x->first = i;
+	x->last = i;
 	x->waiting++;
 	(void)pthread_cond_signal(&x->work);
 	(void)pthread_mutex_unlock(&x->lock);
@@ -67,12 +64,12 @@ uint64_t closer_waiting(struct closer *x)
 }
 
 /* Take one thing to close. Caller holds the lock. */
-static bool take(struct closer *x, uint64_t *fh, int *fd)
+static bool take(struct closer *x, uint32_t *file, int *fd)
 {
-	*fh = x->first;
+	*file = x->first;
 	*fd = -1;
 	if (x->first) {
-		x->first = ofile_at(x->core->nodes, x->first)->next;
+		x->first = ofile_slot(x->core->nodes, x->first)->next;
 		if (!x->first)
 			x->last = 0;
 	} else if (x->loose_n) {
@@ -86,17 +83,28 @@ static bool take(struct closer *x, uint64_t *fh, int *fd)
 	return true;
 }
 
-static void close_one(struct closer *x, uint64_t fh, int fd)
+/* Out of the table first: a successor closes what no table names, and must not close a number that
+ * is somebody else's by then. */
+static void close_in(_Atomic int32_t *at)
+{
+	int fd = *at;
+
+	*at = -1;
+	FAULT("closer.out");
+	if (fd >= 0)
+		(void)close(fd);
+	FAULT("closer.closed");
+}
+
+static void close_one(struct closer *x, uint32_t file, int fd)
 {
 	struct ofile *f;
 
-	if (fh) {
-		f = ofile_at(x->core->nodes, fh);
-		if (f->fd_buf >= 0)
-			(void)close(f->fd_buf);
-		if (f->fd_dir >= 0)
-			(void)close(f->fd_dir);
-		ofile_drop(x->core->nodes, fh);
+	if (file) {
+		f = ofile_slot(x->core->nodes, file);
+		close_in(&f->fd_buf);
+		close_in(&f->fd_dir);
+		ofile_drop(x->core->nodes, file);
 	} else {
 		(void)close(fd);
 	}
@@ -107,7 +115,7 @@ static void *closer_run(void *arg)
 	struct closer *x = arg;
 	struct gate *g = x->core->gate;
 	bool entered;
-	uint64_t fh;
+	uint32_t file;
 	int fd;
 
 	(void)pthread_setname_np(pthread_self(), "closer");
@@ -125,9 +133,9 @@ static void *closer_run(void *arg)
 		while (!(entered = gate_enter(g, CLOSER_LANE)) && gate_wait_open(g))
 			;
 		(void)pthread_mutex_lock(&x->lock);
-		if (take(x, &fh, &fd)) {
+		if (take(x, &file, &fd)) {
 			(void)pthread_mutex_unlock(&x->lock);
-			close_one(x, fh, fd);
+			close_one(x, file, fd);
 			(void)pthread_mutex_lock(&x->lock);
 		}
 		if (entered)
@@ -135,6 +143,24 @@ static void *closer_run(void *arg)
 	}
 	(void)pthread_mutex_unlock(&x->lock);
 	return NULL;
+}
+
+/* What a dead daemon had not closed yet. */
+static void inherit(struct closer *x)
+{
+	struct core *c = x->core;
+
+	for (uint32_t i = 1; i < ofile_used(c->nodes); i++) {
+		struct ofile *f = ofile_slot(c->nodes, i);
+
+		if (f->node && f->closing)
+			closer_file(x, i);
+	}
+	for (size_t i = 0; i < c->n_held; i++)
+		closer_fd(x, c->held[i]);
+	free(c->held);
+	c->held = NULL;
+	c->n_held = 0;
 }
 
 struct closer *closer_start(struct core *c)
@@ -148,6 +174,8 @@ struct closer *closer_start(struct core *c)
 	x->loose = calloc(LOOSE_MAX, sizeof(int)); /* touched as used */
 	(void)pthread_mutex_init(&x->lock, NULL);
 	(void)pthread_cond_init(&x->work, NULL);
+	if (x->loose)
+		inherit(x);
 	r = x->loose ? pthread_create(&x->thread, NULL, closer_run, x) : ENOMEM;
 	x->runs = r == 0;
 	if (r) {

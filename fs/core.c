@@ -3,7 +3,9 @@
  * Called by: main.c; core_door_ops' functions by the engine; gate functions by the control tree.
  * Threads:   as core.h says. Blocks: core_mount and core_umount; the rest as gate.h says.
  * Errors:    -errno with the operator's sentence. */
-#include "fs/core_int.h"
+#include "fs/oplog.h"
+#include "fs/recover.h"
+#include "fs/fault.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -15,6 +17,8 @@
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
+
+#define RINGS_MS 10000u /* the longest that a backing may keep a dead daemon's I/O */
 
 /* ---- hooks of the gate ---- */
 
@@ -53,8 +57,32 @@ static unsigned lane_count(const struct conf *conf)
 	return n > MAX_LANES ? MAX_LANES : n;
 }
 
-struct core *core_new(const struct conf *conf, struct shm_head *shm, struct door_pair *pairs,
-		      unsigned n_pairs, struct snap_error *err)
+/* The operator's closing is his also when the daemon that did it has died. */
+static void inherit_gate(struct core *c)
+{
+	struct gate_status s;
+
+	if (!c->gate || !c->again)
+		return;
+	gate_get_status(c->gate, &s);
+	c->op_ticket.gen = s.gen;
+	c->op_closed = s.state == GATE_CLOSED && c->shm->gate_by == SHM_GATE_OPERATOR;
+}
+
+void core_inherit_held(struct core *c, int *held, size_t n)
+{
+	c->held = held;
+	c->n_held = n;
+}
+
+void core_end_engines_hold(struct core *c)
+{
+	if (!atomic_load(&c->op_closed))
+		(void)gate_open_any(c->gate);
+}
+
+struct core *core_new(const struct conf *conf, const struct tables *tab, struct door_pair *pairs,
+		      unsigned n_pairs, bool again, struct snap_error *err)
 {
 	struct core *c = calloc(1, sizeof(*c));
 	const struct gate_hooks hooks = { .arg = c, .resubmit = on_resubmit, .kill = on_kill,
@@ -66,15 +94,20 @@ struct core *core_new(const struct conf *conf, struct shm_head *shm, struct door
 		return NULL;
 	}
 	c->conf = conf;
-	c->shm = shm;
+	c->tab = tab;
+	c->shm = tab->head;
+	c->again = again;
 	c->n_mnt = n_pairs;
-	c->n_lanes = lane_count(conf);
+	c->n_lanes = again ? c->shm->n_lanes : lane_count(conf);
+	c->shm->n_lanes = c->n_lanes;
 	c->control_dir = conf_str(conf, "control_dir");
 	c->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	(void)pthread_mutex_init(&c->pool_lock, NULL);
-	c->gate = gate_new(shm, &hooks, conf_num(conf, "parked_bytes"));
-	c->nodes = nodes_new(conf_num(conf, "fd_cache"));
-	r = c->gate && c->nodes && c->end_fd >= 0 ? pool_new(c, err) :
+	c->gate = gate_new(c->shm, &hooks, conf_num(conf, "parked_bytes"));
+	inherit_gate(c);
+	c->nodes = nodes_over(tab, conf_num(conf, "fd_cache"));
+	c->oplog = oplog_new(tab);
+	r = c->gate && c->nodes && c->oplog && c->end_fd >= 0 ? pool_new(c, err) :
 						     snap_error_set(err, -ENOMEM, "start: out of memory");
 	for (unsigned i = 0; r == 0 && i < n_pairs; i++) {
 		c->mnt[i] = (struct mnt){ .core = c, .idx = i, .pair = &pairs[i], .dev_fd = -1 };
@@ -135,6 +168,7 @@ void core_free(struct core *c)
 	for (unsigned i = 0; i < c->n_mnt; i++)
 		session_close(&c->mnt[i]);
 	nodes_free(c->nodes);
+	oplog_free(c->oplog);
 	gate_free(c->gate);
 	pool_free(c);
 	balance_free(c);
@@ -158,7 +192,13 @@ static void shm_add_fd(struct core *c, int fd)
 static void clone_fds(struct core *c)
 {
 	for (unsigned k = 0; k < c->n_mnt; k++) {
+		if (c->again) {
+			for (unsigned i = 0; i < c->n_lanes; i++)
+				c->lane[i].fd[k] = c->shm->lane_fd[i][k];
+			continue;
+		}
 		shm_add_fd(c, c->mnt[k].dev_fd);
+		c->shm->mnt[k].dev_fd = c->mnt[k].dev_fd;
 		for (unsigned i = 0; i < c->n_lanes; i++) {
 			int fd = i ? session_clone(&c->mnt[k]) : c->mnt[k].dev_fd;
 
@@ -166,9 +206,20 @@ static void clone_fds(struct core *c)
 				fd = c->mnt[k].dev_fd;
 			else if (i)
 				shm_add_fd(c, fd);
-			c->lane[i].fd[k] = fd;
+			c->lane[i].fd[k] = c->shm->lane_fd[i][k] = fd;
 		}
 	}
+}
+
+static void set_takeover(struct core *c)
+{
+	bool can = true;
+
+	for (unsigned k = 0; k < c->n_mnt; k++)
+		can = can && c->mnt[k].offered & PROTO_HAS_RESEND && c->shm->mnt[k].init_len;
+	c->shm->takeover = !conf_bool(c->conf, "takeover") ? SHM_TAKEOVER_OPTION :
+			   can ? SHM_TAKEOVER_YES :
+				 SHM_TAKEOVER_KERNEL;
 }
 
 static int start_all(struct core *c, struct snap_error *err)
@@ -184,11 +235,18 @@ static int start_all(struct core *c, struct snap_error *err)
 	if (!c->workers)
 		return snap_error_set(err, -errno, "start worker threads: %s", strerror(errno));
 	for (unsigned k = 0; k < c->n_mnt; k++) {
-		r = session_open(c, &c->mnt[k], err);
+		r = c->again ? session_resume(&c->mnt[k], err) : session_open(c, &c->mnt[k], err);
 		if (r < 0)
 			return r;
 	}
 	clone_fds(c);
+	if (!c->again)
+		set_takeover(c);
+	r = c->again ? recover_wait_rings(c->shm, RINGS_MS) : 0;
+	if (r < 0)
+		return snap_error_set(err, r, "take over: I/O of the dead daemon did not end within %u ms", RINGS_MS);
+	if (c->again)
+		recover_resend(c->shm);
 	for (unsigned i = 0; i < c->n_lanes; i++) {
 		r = lane_start(&c->lane[i]);
 		if (r < 0)
@@ -205,12 +263,16 @@ int core_mount(struct core *c, struct snap_error *err)
 	struct stat st;
 	int r = start_all(c, err);
 
+	for (unsigned k = 0; c->again && k < c->n_mnt; k++)
+		c->mnt[k].pair->mount_dev = c->shm->mnt[k].mount_dev;
+	if (c->again)
+		return r;
 	for (unsigned k = 0; r == 0 && k < c->n_mnt; k++) {
 		if (stat(c->mnt[k].pair->mountpoint, &st) < 0)
 			r = snap_error_set(err, -errno, "stat %s after mounting: %s",
 					   c->mnt[k].pair->mountpoint, strerror(errno));
 		else
-			c->mnt[k].pair->mount_dev = st.st_dev;
+			c->shm->mnt[k].mount_dev = c->mnt[k].pair->mount_dev = st.st_dev;
 	}
 	if (r == 0)
 		return 0;
@@ -234,6 +296,7 @@ int core_umount(struct core *c, struct snap_error *err)
 			return snap_error_set(err, -EBUSY, "unmount %s: it is in use; stop its users first",
 					      mp);
 	}
+	c->shm->ending = 1;
 	for (unsigned k = c->n_mnt; k-- > 0;) {
 		const char *mp = c->mnt[k].pair->mountpoint;
 
@@ -241,8 +304,11 @@ int core_umount(struct core *c, struct snap_error *err)
 			continue;
 		/* EINVAL: it is not mounted any more: taken away from outside, or by MNT_EXPIRE's second
 		 * call */
-		if (umount2(mp, 0) < 0 && errno != EINVAL)
-			return snap_error_set(err, -errno, "unmount %s: %s", mp, strerror(errno));
+		if (umount2(mp, 0) < 0 && errno != EINVAL) {
+			snap_error_set(err, -errno, "unmount %s: %s", mp, strerror(errno));
+			c->shm->ending = 0;
+			return err->code;
+		}
 		c->mnt[k].mounted = false;
 	}
 	stop_threads(c);
@@ -276,6 +342,9 @@ int core_gate_close(struct core *c, uint32_t hold_ms, struct snap_error *err)
 				      "close the gate: operations in flight did not end within %u ms; it is "
 				      "open again; try later or raise drain_timeout",
 				      drain);
+	FAULT("gate.closed");
+	c->shm->gate_by = SHM_GATE_OPERATOR;
+	FAULT("gate.by");
 	atomic_store(&c->op_closed, true);
 	return 0;
 }
@@ -392,9 +461,16 @@ void core_door_ops(struct core *c, struct door_ops *ops, void **fs)
 
 static const char *takeover_reason(const struct core *c)
 {
-	return c->mnt[0].offered & PROTO_HAS_RESEND ?
-		       "no: a new daemon does not take over yet; its death ends the mount cleanly" :
-		       "no: this kernel cannot resend requests (Linux 6.9); a death ends the mount cleanly";
+	switch ((enum shm_takeover)c->shm->takeover) {
+	case SHM_TAKEOVER_YES:
+		return "yes";
+	case SHM_TAKEOVER_OPTION:
+		return "no: takeover=no; a death ends the mount cleanly";
+	case SHM_TAKEOVER_UNKNOWN:
+	case SHM_TAKEOVER_KERNEL:
+		break;
+	}
+	return "no: this kernel cannot resend requests (Linux 6.9); a death ends the mount cleanly";
 }
 
 void core_status(struct core *c, struct vbuf *out)

@@ -8,12 +8,17 @@
 #include "fs/shm.h"
 
 struct core;
+struct tables;
 
-/* Check the backings, make gate and tables. pairs' backing_fd are open; mount_dev is filled by
+/* Check the backings, make the gate. again: over the tables of a dead daemon, after recover.h. pairs' backing_fd are open; mount_dev is filled by
  * core_mount. conf, shm, pairs are borrowed for the core's life. */
-struct core *core_new(const struct conf *conf, struct shm_head *shm, struct door_pair *pairs,
-		      unsigned n_pairs, struct snap_error *err);
-/* mount(2) every pair and start serving: on return stat(MOUNTPOINT) works. Registers every
+struct core *core_new(const struct conf *conf, const struct tables *tab, struct door_pair *pairs,
+		      unsigned n_pairs, bool again, struct snap_error *err);
+/* A take-over only. held: what recover_descriptors left open (taken over). */
+void core_inherit_held(struct core *c, int *held, size_t n);
+/* Open the gate if a dead daemon's snapshot closed it: its set is recorded as failed by now. */
+void core_end_engines_hold(struct core *c);
+/* mount(2) every pair (again: go on with its connection) and start serving: on return stat(MOUNTPOINT) works. Registers every
  * /dev/fuse descriptor in shm->dev_fds. On failure nothing stays mounted. */
 int core_mount(struct core *c, struct snap_error *err);
 /* Open the gate (and keep it open), then umount each mount without force. 0: all are gone and the

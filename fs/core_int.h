@@ -77,6 +77,7 @@ struct lane {
 	pthread_t thread;
 	bool runs;
 	struct io_uring ring;
+	struct op_rec *rec; /* for FORGET */
 	bool defer; /* IORING_SETUP_DEFER_TASKRUN */
 	sem_t ready; /* the thread has opened its ring, or failed to */
 	int ring_error;
@@ -111,9 +112,7 @@ struct mnt {
 	_Atomic bool gone; /* a lane has seen ENODEV */
 	uint64_t offered; /* flags of the kernel's INIT */
 	bool allow_mmap; /* FUSE_DIRECT_IO_ALLOW_MMAP is on */
-	uint32_t minor;
-	char saved_init[256]; /* the raw INIT request, for a take-over */
-	uint32_t saved_init_len;
+	bool replaying; /* INIT of an earlier daemon: the reply goes nowhere */
 };
 
 struct worker_pool;
@@ -134,8 +133,13 @@ struct balance {
 struct core {
 	const struct conf *conf;
 	struct shm_head *shm;
+	const struct tables *tab;
+	bool again; /* an earlier daemon has died */
 	struct gate *gate;
 	struct nodes *nodes;
+	struct oplog *oplog;
+	int *held; /* descriptors of a dead daemon that may not be closed while the gate is */
+	size_t n_held;
 	unsigned n_mnt, n_lanes;
 	struct mnt mnt[DOOR_MAX_PAIRS];
 	struct lane lane[MAX_LANES];
@@ -217,13 +221,14 @@ struct rq *worker_current(void); /* the request that this worker thread serves *
 /* closer.c: closes that may write (XFS frees preallocation at the last close, inodes of
  * unlinked files are freed) wait until the gate is open, and count as modifying. */
 struct closer *closer_start(struct core *c);
-void closer_file(struct closer *x, uint64_t fh); /* close an open file's descriptors, free its slot */
+void closer_file(struct closer *x, uint32_t i); /* close an open file's descriptors, free its slot */
 void closer_fd(struct closer *x, int fd); /* -1 is harmless */
 void closer_stop(struct closer *x); /* closes all that waits */
 uint64_t closer_waiting(struct closer *x);
 
 /* session.c */
 int session_open(struct core *c, struct mnt *m, struct snap_error *err); /* /dev/fuse, mount, INIT */
+int session_resume(struct mnt *m, struct snap_error *err); /* an earlier daemon's, from shared memory */
 void session_close(struct mnt *m);
 int session_clone(struct mnt *m); /* one more descriptor for the same connection */
 

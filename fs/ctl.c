@@ -8,15 +8,21 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fs/mount_check.h"
+#include "fs/proto.h"
+#include "fs/recover.h"
+#include "fs/tables.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
-#define EVENTS_RING (4u << 20)
+#define INIT_MS 10000 /* the kernel sends it at once */
 
 /* ---- events and last_error ---- */
 
@@ -62,13 +68,14 @@ struct ctl *ctl_new(const struct ctl_deps *d, struct snap_error *err)
 	struct ctl *c = calloc(1, sizeof(*c));
 
 	if (c)
-		c->events = events_new(EVENTS_RING);
+		c->events = events_over(d->tables->events, d->tables->events_b);
 	if (!c || !c->events) {
 		free(c);
 		snap_error_set(err, -ENOMEM, "start the control tree: out of memory");
 		return NULL;
 	}
 	c->d = *d;
+	c->shared = d->tables->ctl;
 	c->gid = (gid_t)conf_num(d->conf, "control_gid");
 	c->start_ns = clock_boot_ns();
 	c->start_utc = clock_utc();
@@ -94,35 +101,123 @@ static void *ctl_run(void *arg)
 			continue;
 		if (n <= 0)
 			break;
+		ctl_handle_request(b.mem);
 		fuse_session_process_buf(c->se, &b);
 	}
 	free(b.mem);
 	return NULL;
 }
 
-static int mount_tree(struct ctl *c, struct snap_error *err)
+/* ---- the session ---- */
+
+static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
 {
-	char *argv[] = { (char *)(uintptr_t) "stillfs", (char *)(uintptr_t) "-oallow_other,default_permissions,"
-							"fsname=stillfs,subtype=stillfs-control", NULL };
-	struct fuse_args args = FUSE_ARGS_INIT(2, argv);
+	volatile char *touch = buf;
+
+	/* A thread that is being killed while it reads cannot bring in a page: the kernel would answer the request
+	 * with EIO. So the pages of a request are there beforehand. */
+	for (size_t at = 0; at < len && at < 2 * CTL_WRITE_MAX; at += 4096)
+		touch[at] = 0;
+	return read(fd, buf, len);
+}
+
+static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct ctl *c = userdata;
+
+	/* the kernel has its answer to INIT from an earlier daemon */
+	return c->replaying ? ((const struct fuse_out_header *)iov[0].iov_base)->len : writev(fd, iov, count);
+}
+
+/* libfuse's side, over fd, which it closes at the end. */
+static int libfuse_open(struct ctl *c, int fd, struct snap_error *err)
+{
+	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
+	char *argv[] = { (char *)(uintptr_t) "stillfs", NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
 	struct fuse_lowlevel_ops ops = { 0 }; /* libfuse copies it */
 
 	ctl_tree_ops(&ops);
 	ctl_open_ops(&ops);
+	c->se = fuse_session_new(&args, &ops, sizeof(ops), c);
+	fuse_opt_free_args(&args);
+	if (!c->se || fuse_session_custom_io(c->se, &io, fd) < 0) {
+		(void)close(fd);
+		return snap_error_set(err, -ENOMEM, "mount %s: libfuse refused to make a session",
+				      c->d.control_dir);
+	}
+	return 0;
+}
+
+static int read_init(struct ctl *c, int fd, struct snap_error *err)
+{
+	static _Alignas(8) char buf[16384];
+	struct shm_mnt *saved = &c->d.shm->ctl;
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	struct fuse_buf b = { .mem = buf };
+	ssize_t n = poll(&p, 1, INIT_MS) > 0 ? read(fd, buf, sizeof(buf)) : -1;
+
+	if (n < (ssize_t)sizeof(struct fuse_in_header) || (size_t)n > sizeof(saved->init))
+		return snap_error_set(err, -EPROTO, "mount %s: the kernel sent no INIT", c->d.control_dir);
+	memcpy(saved->init, buf, (size_t)n);
+	saved->init_len = (uint32_t)n;
+	b.size = (size_t)n;
+	fuse_session_process_buf(c->se, &b);
+	return 0;
+}
+
+static int mount_tree(struct ctl *c, struct snap_error *err)
+{
+	char data[128];
+	int fd;
+
 	/* ours also when a daemon that was killed left it */
 	c->made_dir = access(c->d.control_dir, F_OK) < 0 || strncmp(c->d.control_dir, "/run/stillfs/", 13) == 0;
 	if (check_mkdirs(c->d.control_dir, 0755, err) < 0)
 		return err->code;
-	c->se = fuse_session_new(&args, &ops, sizeof(ops), c);
-	fuse_opt_free_args(&args);
-	if (!c->se)
-		return snap_error_set(err, -ENOMEM, "mount %s: libfuse refused to make a session",
-				      c->d.control_dir);
-	if (fuse_session_mount(c->se, c->d.control_dir) != 0)
-		return snap_error_set(err, -EIO, "mount the control tree on %s: refused; if a dead mount is there, "
-						 "umount it", c->d.control_dir);
+	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return snap_error_set(err, -errno, "open /dev/fuse: %s", strerror(errno));
+	if (libfuse_open(c, fd, err) < 0)
+		return err->code;
+	(void)snprintf(data, sizeof(data),
+		       "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", fd);
+	if (mount("stillfs", c->d.control_dir, "fuse.stillfs-control", MS_NOSUID | MS_NODEV, data) < 0)
+		return snap_error_set(err, -errno, "mount the control tree on %s: %s; if a dead mount is there, "
+						   "umount it", c->d.control_dir, strerror(errno));
 	c->mounted = true;
+	c->d.shm->ctl.dev_fd = fd;
+	return read_init(c, fd, err);
+}
+
+static int resume_tree(struct ctl *c, struct snap_error *err)
+{
+	const struct shm_mnt *saved = &c->d.shm->ctl;
+	_Alignas(8) unsigned char buf[sizeof(saved->init)];
+	struct fuse_buf b = { .mem = buf, .size = saved->init_len };
+
+	if (libfuse_open(c, saved->dev_fd, err) < 0)
+		return err->code;
+	c->made_dir = true;
+	c->mounted = true;
+	c->replaying = true;
+	memcpy(buf, saved->init, saved->init_len);
+	fuse_session_process_buf(c->se, &b);
+	c->replaying = false;
+	ctl_handle_recover(c);
+	recover_resend_one(saved);
 	return 0;
+}
+
+static void taken_over(struct ctl *c)
+{
+	struct vbuf b = VBUF_INIT;
+
+	vbuf_printf(&b, "\"restarts\":%u,\"death\":\"", c->d.shm->restarts);
+	vbuf_json(&b, c->d.shm->last_death);
+	vbuf_puts(&b, "\"");
+	ctl_event(c, "takeover", vbuf_text(&b));
+	vbuf_free(&b);
 }
 
 int ctl_start(struct ctl *c, struct engine *engine, struct snap_error *err)
@@ -131,10 +226,10 @@ int ctl_start(struct ctl *c, struct engine *engine, struct snap_error *err)
 	int r;
 
 	c->engine = engine;
-	if (mount_tree(c, err) < 0)
+	if ((c->d.again ? resume_tree(c, err) : mount_tree(c, err)) < 0)
 		return err->code;
-	if (n < SHM_MAX_DEV_FDS) {
-		atomic_store(&c->d.shm->dev_fds[n], fuse_session_fd(c->se));
+	if (!c->d.again && n < SHM_MAX_DEV_FDS) {
+		atomic_store(&c->d.shm->dev_fds[n], c->d.shm->ctl.dev_fd);
 		atomic_store(&c->d.shm->n_dev_fds, n + 1);
 	}
 	r = ctl_helper_start(c);
@@ -144,7 +239,10 @@ int ctl_start(struct ctl *c, struct engine *engine, struct snap_error *err)
 	}
 	if (r < 0)
 		return snap_error_set(err, r, "start the control tree: %s", strerror(-r));
-	ctl_event(c, "start", "");
+	if (c->d.again)
+		taken_over(c);
+	else
+		ctl_event(c, "start", "");
 	return 0;
 }
 
@@ -161,8 +259,6 @@ void ctl_stop(struct ctl *c)
 	for (unsigned i = 0; i < c->n_threads; i++)
 		(void)pthread_join(c->thread[i], NULL);
 	c->n_threads = 0;
-	if (c->mounted)
-		fuse_session_unmount(c->se); /* sees that it is gone, and frees what it noted of it */
 	if (c->se)
 		fuse_session_destroy(c->se);
 	c->se = NULL;

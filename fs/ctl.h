@@ -9,11 +9,14 @@
 #include "fs/shm.h"
 
 struct ctl;
+struct tables;
 
 struct ctl_deps {
 	const char *name;
 	const char *control_dir;
 	const struct conf *conf;
+	const struct tables *tables;
+	bool again; /* an earlier daemon has died: go on with its session */
 	struct shm_head *shm;
 	struct core *core;
 	const struct door_pair *pairs;

@@ -90,6 +90,7 @@ static int render_status(struct ctl *c, struct vbuf *out)
 	vbuf_printf(out, "control_dir %s\n", c->d.control_dir);
 	vbuf_printf(out, "pid %d\nkeeper_pid %d\nrestarts %u\n", (int)getpid(),
 		    atomic_load(&c->d.shm->keeper_pid), atomic_load(&c->d.shm->restarts));
+	vbuf_printf(out, "last_death %s\n", c->d.shm->last_death[0] ? c->d.shm->last_death : "none");
 	vbuf_printf(out, "uptime_s %llu\n",
 		    (unsigned long long)((clock_boot_ns() - c->start_ns) / NS_PER_S));
 	(void)pthread_mutex_lock(&c->lock);

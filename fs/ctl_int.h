@@ -8,6 +8,7 @@
 #include <fuse3/fuse_lowlevel.h>
 
 #include "fs/ctl.h"
+#include "fs/ctl_handle.h"
 #include "fs/events.h"
 
 #include <pthread.h>
@@ -48,6 +49,7 @@ struct cfile {
 struct slot {
 	fuse_req_t req; /* NULL: free */
 	struct ctl *c;
+	struct ctl_op *op; /* snapshot */
 	uint64_t id; /* the engine's, 0: not known yet */
 	uint64_t off; /* events */
 	_Atomic uint64_t *seen; /* events: the open file's */
@@ -58,6 +60,9 @@ struct slot {
 
 struct ctl {
 	struct ctl_deps d;
+	struct ctl_shared *shared;
+	void *obj[CTL_HANDLES]; /* of each handle; NULL: not rendered in this daemon. Under lock */
+	bool replaying; /* INIT of an earlier daemon: the reply goes nowhere */
 	struct engine *engine;
 	struct events *events;
 	struct fuse_session *se;
@@ -109,7 +114,8 @@ int ctl_files_init(struct ctl *c, struct snap_error *err); /* builds root and se
 const struct cfile *ctl_find(const struct cfile *t, unsigned n, const char *name, unsigned *index);
 
 /* ctl_wait.c */
-void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t len);
+void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t len, struct ctl_op *op,
+		       bool again);
 void ctl_wait_set(struct ctl *c, fuse_req_t req, const char *set, size_t size);
 void ctl_wait_events(struct ctl *c, fuse_req_t req, uint64_t off, size_t size, bool nonblock,
 		     _Atomic uint64_t *seen);

@@ -17,7 +17,7 @@ struct copen {
 	const struct cfile *f;
 	char set[DOOR_NAME_MAX + 1];
 	struct vbuf text;
-	_Atomic uint64_t seen; /* events: bytes that this reader has had */
+	_Atomic uint64_t *seen; /* events: bytes that this reader has had */
 	_Atomic unsigned users; /* the open file, and handlers that reply from `text` */
 };
 
@@ -28,6 +28,14 @@ static void copen_put(struct copen *o)
 		return;
 	vbuf_free(&o->text);
 	free(o);
+}
+
+static void copen_drop(struct ctl *c, uint64_t fh)
+{
+	struct copen *o = ctl_handle_drop(c, fh);
+
+	if (o)
+		copen_put(o);
 }
 
 static bool readable(const struct cfile *f)
@@ -51,12 +59,32 @@ static int render(struct ctl *c, struct copen *o)
 	return r < 0 ? r : vbuf_error(&o->text);
 }
 
+/* The object of an open file: NULL with *r: -ENOENT, -ENOMEM, or the renderer's. */
+static struct copen *copen_new(struct ctl *c, const struct ctl_where *w, int acc, int *r)
+{
+	struct copen *o = calloc(1, sizeof(*o));
+
+	*r = -ENOMEM;
+	if (!o)
+		return NULL;
+	o->f = w->f;
+	o->users = 1;
+	memcpy(o->set, w->set.name, sizeof(o->set));
+	*r = acc != O_WRONLY && (w->f->kind == FILE_PLAIN || w->f->kind == FILE_SNAPSHOT) ? render(c, o) : 0;
+	if (*r < 0) {
+		copen_put(o);
+		return NULL;
+	}
+	return o;
+}
+
 static void c_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct ctl *c = ctl_of(req);
-	int acc = fi->flags & O_ACCMODE, r = 0;
+	int acc = fi->flags & O_ACCMODE, r;
 	struct copen *o;
 	struct ctl_where w;
+	int64_t fh;
 
 	if (!ctl_tree_find(c, ino, &w) || !w.f) {
 		fuse_reply_err(req, w.ino && !w.f ? EISDIR : ENOENT);
@@ -68,67 +96,124 @@ static void c_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 							     "this file can only be read"));
 		return;
 	}
-	o = calloc(1, sizeof(*o));
-	if (!o) {
-		fuse_reply_err(req, ENOMEM);
+	o = copen_new(c, &w, acc, &r);
+	fh = o ? ctl_handle_new(c, ino, acc, o) : r;
+	if (fh < 0) {
+		fuse_reply_err(req, (int)-fh);
+		if (o)
+			copen_put(o);
 		return;
 	}
-	o->f = w.f;
-	o->users = 1;
-	memcpy(o->set, w.set.name, sizeof(o->set));
-	if (acc != O_WRONLY && (w.f->kind == FILE_PLAIN || w.f->kind == FILE_SNAPSHOT))
-		r = render(c, o);
-	fi->fh = (uint64_t)(uintptr_t)o;
+	o->seen = &ctl_handle_at(c, (uint64_t)fh)->seen;
+	fi->fh = (uint64_t)fh;
 	fi->direct_io = 1;
 	fi->nonseekable = w.f->kind == FILE_WAIT;
-	if (r < 0 || fuse_reply_open(req, fi) < 0) {
-		if (r < 0)
-			fuse_reply_err(req, -r);
-		copen_put(o);
+	if (fuse_reply_open(req, fi) < 0)
+		copen_drop(c, (uint64_t)fh);
+	else
+		ctl_handle_answered(c, (uint64_t)fh);
+}
+
+/* The open file, with a use of it counted, to be given back by copen_put. After a take-over it is rendered again at the
+ * first use: a reader in the midst of a file may see another state's second half. NULL: answered. */
+static struct copen *copen_get(fuse_req_t req, uint64_t fh)
+{
+	struct ctl *c = ctl_of(req);
+	struct copen *o = ctl_handle_obj(c, fh);
+	struct ctl_handle *h = ctl_handle_at(c, fh);
+	struct ctl_where w;
+	int r = -ESTALE;
+
+	if (!o && h && ctl_tree_find(c, h->ino, &w) && w.f) {
+		o = copen_new(c, &w, (int)h->acc, &r);
+		if (o) {
+			o->seen = &h->seen;
+			if (!ctl_handle_set(c, fh, o)) {
+				copen_put(o);
+				o = ctl_handle_obj(c, fh);
+			}
+		}
 	}
+	if (!o)
+		fuse_reply_err(req, -r);
+	else
+		(void)atomic_fetch_add(&o->users, 1);
+	return o;
 }
 
 static void c_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	copen_put((struct copen *)(uintptr_t)fi->fh);
+	copen_drop(ctl_of(req), fi->fh);
 	fuse_reply_err(req, 0);
 }
 
-static void c_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void read_open(fuse_req_t req, struct copen *o, size_t size, off_t off, bool nonblock)
 {
-	struct copen *o = (struct copen *)(uintptr_t)fi->fh;
 	static const char fixed[] = CTL_FIXED;
 	struct ctl *c = ctl_of(req);
 	size_t n;
 
 	if (o->f->kind == FILE_EVENTS) {
-		ctl_wait_events(c, req, (uint64_t)off, size, fi->flags & O_NONBLOCK, &o->seen);
-		return;
-	}
-	if (o->f->kind == FILE_WAIT && off == 0) {
+		ctl_wait_events(c, req, (uint64_t)off, size, nonblock, o->seen);
+	} else if (o->f->kind == FILE_WAIT && off == 0) {
 		ctl_wait_set(c, req, o->set, size);
-		return;
-	}
-	if (o->f->kind == FILE_WAIT) { /* the rest, for who reads it in pieces */
+	} else if (o->f->kind == FILE_WAIT) { /* the rest, for who reads it in pieces */
 		n = (size_t)off < sizeof(fixed) - 1 ? sizeof(fixed) - 1 - (size_t)off : 0;
 		fuse_reply_buf(req, fixed + sizeof(fixed) - 1 - n, n < size ? n : size);
-		return;
+	} else {
+		n = (size_t)off < o->text.len ? o->text.len - (size_t)off : 0;
+		fuse_reply_buf(req, vbuf_text(&o->text) + (n ? off : 0), n < size ? n : size);
 	}
-	n = (size_t)off < o->text.len ? o->text.len - (size_t)off : 0;
-	(void)atomic_fetch_add(&o->users, 1);
-	fuse_reply_buf(req, vbuf_text(&o->text) + (n ? off : 0), n < size ? n : size);
+}
+
+static void c_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct copen *o = copen_get(req, fi->fh);
+
+	if (!o)
+		return;
+	read_open(req, o, size, off, fi->flags & O_NONBLOCK);
 	copen_put(o);
 }
 
-/* One write is one whole command; the trailing newline may be missing. */
-static void c_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
-		    struct fuse_file_info *fi)
+/* An errno that says, of a command that a dead daemon may have carried out, that it did. */
+static bool was_carried_out(const struct copen *o, int r)
 {
-	struct copen *o = (struct copen *)(uintptr_t)fi->fh;
+	return (r == -EBUSY && strcmp(o->f->name, "gate") == 0) || (r == -ENOENT && strcmp(o->f->name, "abort") == 0);
+}
+
+static void command(fuse_req_t req, struct copen *o, const char *text, size_t size, struct ctl_op *op, bool again)
+{
 	struct snap_error err = { 0 };
 	struct ctl *c = ctl_of(req);
-	char *text;
+	char name[160];
 	int r;
+
+	r = again && op->stage == CTL_DONE ? op->result :
+	    o->f->write			   ? o->f->write(c, text, size, &err) :
+					     o->f->ef->write(c->engine, o->set[0] ? o->set : NULL, text, size, &err);
+	if (again && was_carried_out(o, r))
+		r = 0;
+	(void)ctl_op_done(op, r);
+	if (r < 0) {
+		(void)snprintf(name, sizeof(name), "%s%s%s%s", o->set[0] ? "snapshots/" : "", o->set,
+			       o->set[0] ? "/" : "", o->f->name);
+		snap_error_set(&err, r, "%s: %s", name, strerror(-r));
+		ctl_report(c, name, &err);
+		fuse_reply_err(req, -r);
+	} else {
+		fuse_reply_write(req, size);
+	}
+	ctl_op_end(op);
+}
+
+/* One write is one whole command; the trailing newline may be missing. */
+static void write_open(fuse_req_t req, struct copen *o, const char *buf, size_t size, off_t off)
+{
+	struct ctl *c = ctl_of(req);
+	struct ctl_op *op = NULL;
+	bool again;
+	char *text;
 
 	/* `>>` writes at the end of what stat shows, 0; anything else is not a command of its own */
 	if (off != 0 || size > CTL_WRITE_MAX || memchr(buf, 0, size)) {
@@ -138,45 +223,50 @@ static void c_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 		return;
 	}
 	text = strndup(buf, size);
-	if (!text) {
-		fuse_reply_err(req, ENOMEM);
-		return;
-	}
-	if (o->f->kind == FILE_SNAPSHOT) {
-		ctl_wait_snapshot(c, req, text, size);
-		free(text);
-		return;
-	}
-	r = o->f->write ? o->f->write(c, text, size, &err) :
-			  o->f->ef->write(c->engine, o->set[0] ? o->set : NULL, text, size, &err);
+	if (text)
+		op = ctl_op_begin(c, &again);
+	if (!op)
+		fuse_reply_err(req, text ? EAGAIN : ENOMEM);
+	else if (o->f->kind == FILE_SNAPSHOT)
+		ctl_wait_snapshot(c, req, text, size, op, again);
+	else
+		command(req, o, text, size, op, again);
 	free(text);
-	if (r < 0) {
-		char name[160];
+}
 
-		(void)snprintf(name, sizeof(name), "%s%s%s%s", o->set[0] ? "snapshots/" : "", o->set,
-			       o->set[0] ? "/" : "", o->f->name);
-		snap_error_set(&err, r, "%s: %s", name, strerror(-r));
-		ctl_report(c, name, &err);
-		fuse_reply_err(req, -r);
-	} else {
-		fuse_reply_write(req, size);
-	}
+static void c_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		    struct fuse_file_info *fi)
+{
+	struct copen *o = copen_get(req, fi->fh);
+
+	if (!o)
+		return;
+	write_open(req, o, buf, size, off);
+	copen_put(o);
 }
 
 static void c_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
 {
-	struct copen *o = (struct copen *)(uintptr_t)fi->fh;
+	struct copen *o = copen_get(req, fi->fh);
 	struct ctl *c = ctl_of(req);
 
+	if (!o) {
+		if (ph)
+			fuse_pollhandle_destroy(ph);
+		return;
+	}
 	if (o->f->kind != FILE_EVENTS) {
 		if (ph)
 			fuse_pollhandle_destroy(ph);
 		fuse_reply_poll(req, POLLIN | POLLOUT);
-		return;
+	} else {
+		if (ph) {
+			ctl_handle_polled(c, fi->fh);
+			ctl_events_poll(c, ph);
+		}
+		fuse_reply_poll(req, events_end(c->events) > atomic_load(o->seen) ? POLLIN : 0);
 	}
-	if (ph)
-		ctl_events_poll(c, ph);
-	fuse_reply_poll(req, events_end(c->events) > atomic_load(&o->seen) ? POLLIN : 0);
+	copen_put(o);
 }
 
 void ctl_open_ops(struct fuse_lowlevel_ops *ops)

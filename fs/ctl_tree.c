@@ -195,18 +195,18 @@ static int add_set(void *arg, const struct set_view *v)
 	return 0;
 }
 
-/* Rendered whole at opendir, so that a reader never sees half of two states. */
-static void c_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* Rendered whole, so that a reader never sees half of two states. NULL with *r. */
+static struct listing *listing_new(fuse_req_t req, fuse_ino_t ino, int *r)
 {
 	struct ctl *c = ctl_of(req);
 	struct listing *d = calloc(1, sizeof(*d));
 	struct list_ctx l = { .req = req, .c = c, .out = d ? &d->text : NULL };
 	struct ctl_where w;
 
+	*r = d ? -ENOENT : -ENOMEM;
 	if (!d || !ctl_tree_find(c, ino, &w) || w.f) {
-		fuse_reply_err(req, d ? ENOENT : ENOMEM);
 		free(d);
-		return;
+		return NULL;
 	}
 	d->users = 1;
 	add(&l, ".", ino, S_IFDIR);
@@ -223,20 +223,72 @@ static void c_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 				add(&l, c->set[i].name, ino + 1 + i,
 				    c->set[i].kind == FILE_DATA ? S_IFLNK : S_IFREG);
 	}
-	fi->fh = (uint64_t)(uintptr_t)d;
-	if (vbuf_error(l.out) || fuse_reply_open(req, fi) < 0) {
-		if (vbuf_error(l.out))
-			fuse_reply_err(req, ENOMEM);
+	*r = vbuf_error(l.out);
+	if (*r < 0) {
 		listing_put(d);
+		return NULL;
 	}
+	return d;
+}
+
+static void listing_drop(struct ctl *c, uint64_t fh)
+{
+	struct listing *d = ctl_handle_drop(c, fh);
+
+	if (d)
+		listing_put(d);
+}
+
+static void c_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct ctl *c = ctl_of(req);
+	int r;
+	struct listing *d = listing_new(req, ino, &r);
+	int64_t fh = d ? ctl_handle_new(c, ino, 0, d) : r;
+
+	if (fh < 0) {
+		fuse_reply_err(req, (int)-fh);
+		if (d)
+			listing_put(d);
+		return;
+	}
+	fi->fh = (uint64_t)fh;
+	if (fuse_reply_open(req, fi) < 0)
+		listing_drop(c, (uint64_t)fh);
+	else
+		ctl_handle_answered(c, (uint64_t)fh);
+}
+
+/* The open directory, with a use of it counted; rendered again at the first use after a take-over. NULL: answered. */
+static struct listing *listing_get(fuse_req_t req, fuse_ino_t ino, uint64_t fh)
+{
+	struct ctl *c = ctl_of(req);
+	struct listing *d = ctl_handle_obj(c, fh);
+	int r = -ESTALE;
+
+	if (!d && ctl_handle_at(c, fh)) {
+		d = listing_new(req, ino, &r);
+		if (d && !ctl_handle_set(c, fh, d)) {
+			listing_put(d);
+			d = ctl_handle_obj(c, fh);
+		}
+	}
+	if (!d)
+		fuse_reply_err(req, -r);
+	else
+		(void)atomic_fetch_add(&d->users, 1);
+	return d;
 }
 
 static void c_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct listing *d = (struct listing *)(uintptr_t)fi->fh;
-	const struct vbuf *b = &d->text;
+	struct listing *d = listing_get(req, ino, fi->fh);
+	const struct vbuf *b;
 	size_t at = 0, end;
 
+	if (!d)
+		return;
+	b = &d->text;
 	/* skip `off` entries, then as many whole ones as fit */
 	while (at < b->len && off > 0) {
 		uint32_t namelen;
@@ -255,14 +307,13 @@ static void c_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, st
 			break;
 		end += n;
 	}
-	(void)atomic_fetch_add(&d->users, 1);
 	fuse_reply_buf(req, vbuf_text(b) + at, end - at);
 	listing_put(d);
 }
 
 static void c_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	listing_put((struct listing *)(uintptr_t)fi->fh);
+	listing_drop(ctl_of(req), fi->fh);
 	fuse_reply_err(req, 0);
 }
 
@@ -272,6 +323,8 @@ static void name_op(fuse_req_t req, fuse_ino_t parent, const char *name, bool ma
 	struct snap_error err = { 0 };
 	char file[160];
 	struct ctl_where w;
+	struct ctl_op *op;
+	bool again;
 	int r;
 
 	if (parent != INO_SNAPSHOTS) {
@@ -279,7 +332,17 @@ static void name_op(fuse_req_t req, fuse_ino_t parent, const char *name, bool ma
 					   "directories are made and removed in snapshots/ only"));
 		return;
 	}
-	r = make ? engine_mkdir(c->engine, name, &err) : engine_rmdir(c->engine, name, &err);
+	op = ctl_op_begin(c, &again);
+	if (!op) {
+		fuse_reply_err(req, EAGAIN);
+		return;
+	}
+	r = again && op->stage == CTL_DONE ? op->result :
+	    make			   ? engine_mkdir(c->engine, name, &err) :
+					     engine_rmdir(c->engine, name, &err);
+	if (again && r == (make ? -EEXIST : -ENOENT))
+		r = 0; /* a dead daemon has done it */
+	(void)ctl_op_done(op, r);
 	if (r < 0) {
 		(void)snprintf(file, sizeof(file), "snapshots/%.100s", name);
 		snap_error_set(&err, r, "%s %s: %s", make ? "mkdir" : "rmdir", file, strerror(-r));
@@ -292,6 +355,7 @@ static void name_op(fuse_req_t req, fuse_ino_t parent, const char *name, bool ma
 	} else {
 		fuse_reply_err(req, EIO); /* removed again meanwhile */
 	}
+	ctl_op_end(op);
 }
 
 static void c_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)

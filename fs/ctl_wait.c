@@ -6,6 +6,7 @@
  *            out of its slot, under the lock.
  * Blocks:    never. */
 #include "fs/ctl_int.h"
+#include "fs/fault.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static void on_done(void *arg, int result, const struct snap_error *err)
 	struct ctl *c = s->c;
 	enum file_kind kind = s->kind;
 	size_t size = s->size;
+	struct ctl_op *op = s->op;
 	fuse_req_t req;
 
 	if (result < 0 && result != -EINTR && err && kind == FILE_SNAPSHOT)
@@ -72,12 +74,16 @@ static void on_done(void *arg, int result, const struct snap_error *err)
 	req = slot_take(s);
 	if (!req)
 		return;
+	if (op)
+		(void)ctl_op_done(op, result);
 	if (result < 0)
 		fuse_reply_err(req, -result);
 	else if (kind == FILE_SNAPSHOT)
 		fuse_reply_write(req, size);
 	else
 		fuse_reply_buf(req, fixed, size < sizeof(fixed) - 1 ? size : sizeof(fixed) - 1);
+	if (op)
+		ctl_op_end(op);
 }
 
 /* The engine has taken it under `id`: pass an interrupt on that came meanwhile. */
@@ -94,22 +100,54 @@ static void slot_known(struct slot *s, fuse_req_t req, uint64_t id)
 	(void)pthread_mutex_unlock(&s->c->lock);
 }
 
-void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t len)
+/* Sent again after a take-over: the snapshot that it had begun has failed with the daemon, and no second one is
+ * taken. */
+static void answer_again(struct ctl *c, fuse_req_t req, size_t len, struct ctl_op *op)
 {
-	struct slot *s = slot_new(c, req, FILE_SNAPSHOT);
 	struct snap_error err = { 0 };
+	int r = op->stage == CTL_DONE ? op->result : -ESHUTDOWN;
+
+	(void)ctl_op_done(op, r);
+	if (r < 0) {
+		snap_error_set(&err, r, "snapshot: the daemon died while it was taken: %s; take it again",
+			       c->d.shm->last_death);
+		ctl_report(c, "snapshot", &err);
+		fuse_reply_err(req, -r);
+	} else {
+		fuse_reply_write(req, len);
+	}
+	ctl_op_end(op);
+}
+
+void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t len, struct ctl_op *op, bool again)
+{
+	struct snap_error err = { 0 };
+	struct slot *s;
 	uint64_t id = 0;
 	int r;
 
-	if (!s)
+	if (again && op->stage != CTL_DOING) {
+		answer_again(c, req, len, op);
 		return;
+	}
+	s = slot_new(c, req, FILE_SNAPSHOT);
+	if (!s) {
+		ctl_op_end(op);
+		return;
+	}
+	s->op = op;
 	s->size = len;
+	op->stage = CTL_ACCEPTED; /* before: the engine may begin at once */
+	FAULT("ctl.accepted");
 	fuse_req_interrupt_func(req, on_interrupt, s);
 	r = engine_snapshot(c->engine, text, len, on_done, s, &id, &err);
 	if (r < 0) {
 		ctl_report(c, "snapshot", &err);
-		if (slot_take(s))
+		if (slot_take(s)) {
+			(void)ctl_op_done(op, r);
 			fuse_reply_err(req, -r);
+			ctl_op_end(op);
+		}
 	} else {
 		slot_known(s, req, id);
 	}

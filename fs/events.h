@@ -9,6 +9,8 @@
 struct events;
 
 struct events *events_new(size_t ring_b); /* NULL: out of memory */
+/* Over shared memory (borrowed, zeroed at first), which a dead daemon may have left in any state. */
+struct events *events_over(void *mem, size_t mem_b);
 void events_free(struct events *e);
 /* Append one line: {"seq":..,"time":..,"name":..,"type":..[,members]}. name and type are plain words.
  * members: JSON members or "". Longer than half the ring: dropped, with an event that says so. */

@@ -210,6 +210,18 @@ void freeze_daemon_gone(struct shm_head *shm)
 	shm_wake(&shm->freeze.want);
 }
 
+void freeze_daemon_new(struct shm_head *shm)
+{
+	uint32_t want = atomic_load(&shm->freeze.want);
+
+	/* the dead one's thaw, which it can ask for no more */
+	if (want & 1)
+		atomic_store(&shm->freeze.want, want + 1);
+	shm_wake(&shm->freeze.want);
+	atomic_store(&shm->heartbeat_ns, clock_boot_ns());
+	atomic_store(&shm->daemon_gone, 0);
+}
+
 bool freeze_idle(void)
 {
 	for (unsigned i = 0; i < fz.n; i++)

@@ -13,6 +13,8 @@
 int freeze_start(struct shm_head *shm, const int *fds, unsigned n);
 /* The daemon is dead: thaw now. Returns at once; freeze_idle says when it is done. */
 void freeze_daemon_gone(struct shm_head *shm);
+/* A new daemon is about to start, after freeze_idle: it finds nothing frozen and nothing asked for. */
+void freeze_daemon_new(struct shm_head *shm);
 /* Is nothing frozen by us, and no FIFREEZE pending? */
 bool freeze_idle(void);
 

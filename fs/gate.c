@@ -7,6 +7,7 @@
  * Errors:    -errno. Allocates only in gate_new; never logs. */
 #include "fs/gate.h"
 #include "base/clock.h"
+#include "fs/fault.h"
 #include "fs/shm.h"
 
 #include <errno.h>
@@ -77,6 +78,18 @@ static void cond_wait_ms(pthread_cond_t *c, pthread_mutex_t *m, uint32_t ms)
 	(void)pthread_cond_timedwait(c, m, &t);
 }
 
+static void gate_publish(struct gate *g, enum gate_state s)
+{
+	atomic_store(&g->state, (uint32_t)s);
+	FAULT("gate.deadline");
+	if (s != GATE_OPEN) /* a closed gate without a deadline must not be seen */
+		atomic_store(&g->shm->gate_deadline_ns, g->deadline_ns);
+	atomic_store(&g->shm->gate_state, (uint32_t)s);
+	FAULT("gate.state");
+	if (s == GATE_OPEN)
+		atomic_store(&g->shm->gate_deadline_ns, 0);
+}
+
 struct gate *gate_new(struct shm_head *shm, const struct gate_hooks *hooks, uint64_t budget_b)
 {
 	struct gate *g = aligned_alloc(64, (sizeof(*g) + 63) / 64 * 64);
@@ -87,6 +100,13 @@ struct gate *gate_new(struct shm_head *shm, const struct gate_hooks *hooks, uint
 	g->shm = shm;
 	g->hooks = *hooks;
 	g->budget_b = budget_b;
+	g->gen = shm->gate_gen;
+	if (shm->gate_state == GATE_CLOSED) { /* a dead daemon's: same deadline; what was parked is sent again */
+		g->state = GATE_CLOSED;
+		g->deadline_ns = shm->gate_deadline_ns;
+	} else {
+		gate_publish(g, GATE_OPEN);
+	}
 	g->tail = &g->head;
 	(void)pthread_mutex_init(&g->lock, NULL);
 	cond_init_monotonic(&g->drained);
@@ -214,13 +234,6 @@ void gate_interrupt(struct gate *g, uint64_t unique)
 	(void)pthread_mutex_unlock(&g->lock);
 }
 
-static void gate_publish(struct gate *g, enum gate_state s)
-{
-	atomic_store(&g->state, (uint32_t)s);
-	atomic_store(&g->shm->gate_state, (uint32_t)s);
-	atomic_store(&g->shm->gate_deadline_ns, s == GATE_OPEN ? 0 : g->deadline_ns);
-}
-
 /* Open and let everything go. Caller holds the lock; returns with it released. */
 static void gate_open_unlock(struct gate *g)
 {
@@ -235,6 +248,7 @@ static void gate_open_unlock(struct gate *g)
 	g->deadline_ns = 0;
 	atomic_store(&g->parked_bytes, 0);
 	atomic_store(&g->frozen, false);
+	g->shm->gate_by = SHM_GATE_ENGINE;
 	gate_publish(g, GATE_OPEN);
 	(void)pthread_cond_broadcast(&g->opened);
 	(void)pthread_cond_broadcast(&g->drained);
@@ -255,6 +269,7 @@ int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_
 		return -EBUSY;
 	}
 	gen = ++g->gen;
+	g->shm->gate_gen = gen;
 	g->deadline_ns = now + hold_ms * NS_PER_MS;
 	gate_publish(g, GATE_CLOSING);
 	(void)pthread_cond_signal(&g->tick);

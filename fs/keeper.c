@@ -44,11 +44,13 @@ struct shm_head *keeper_shm(void)
 	return s;
 }
 
+static bool again; /* for the daemon, which gets a copy: an earlier one has died */
+
 static void *daemon_thread(void *arg)
 {
 	const struct keeper_conf *k = arg;
 
-	return (void *)(intptr_t)k->daemon(k->arg);
+	return (void *)(intptr_t)k->daemon(k->arg, again);
 }
 
 /* The child of a raw clone has a stale thread id in the C library, so everything runs in a real thread
@@ -76,7 +78,7 @@ static pid_t start_daemon(const struct keeper_conf *k)
 
 	if (pid == 0) {
 		result = daemon_child(k);
-		if (result == 0 && __lsan_do_leak_check)
+		if (result == 0 && !again && __lsan_do_leak_check)
 			__lsan_do_leak_check();
 		_exit(result);
 	}
@@ -98,7 +100,7 @@ static void write_file(const char *path, const char *text)
 static void harden(void)
 {
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
-	(void)mlockall(MCL_CURRENT | MCL_FUTURE);
+	(void)mlockall(MCL_CURRENT);
 	if (chdir("/") < 0) {
 		/* impossible, and harmless: nothing of ours uses relative paths */
 	}
@@ -178,13 +180,77 @@ static void wait_thawed(struct shm_head *shm)
 		(void)nanosleep(&pause, NULL);
 }
 
-int keeper_run(const struct keeper_conf *k)
+/* ---- take-over ---- */
+
+#define YOUNG_MS 1000u /* a daemon that dies sooner may be killed by what its successor finds, too */
+#define YOUNG_MAX 5u /* in a row: given up */
+#define BACK_OFF_MS 100u /* times the young deaths before this one */
+
+/* Is one more daemon to be tried? Waits a little longer before each. life_ns: of the dead one. */
+static bool may_restart(const struct shm_head *shm, uint64_t life_ns)
+{
+	static unsigned young;
+	struct timespec pause;
+
+	if (shm->takeover != SHM_TAKEOVER_YES || shm->ready != SHM_SERVING || shm->ending)
+		return false;
+	young = life_ns < YOUNG_MS * NS_PER_MS ? young + 1 : 0;
+	if (young >= YOUNG_MAX) {
+		log_error("%u daemons in a row died within %u ms: given up", young, YOUNG_MS);
+		return false;
+	}
+	pause = (struct timespec){ .tv_nsec = young > 1 ? (young - 1) * BACK_OFF_MS * 1000000l : 0 };
+	(void)nanosleep(&pause, NULL);
+	return true;
+}
+
+/* What every daemon finds open; its successor closes the rest. */
+static void note_descriptors(struct shm_head *shm)
+{
+	for (int fd = 0; fd < (int)sizeof(shm->base_fds) * 8; fd++)
+		if (fcntl(fd, F_GETFD) >= 0)
+			shm->base_fds[fd / 64] |= 1ull << (fd % 64);
+}
+
+/* Until the daemon has ended, and all its threads with it. Returns the wait status. */
+static int wait_daemon(pid_t pid, const sigset_t *set)
 {
 	const struct timespec tick = { .tv_nsec = 200000000 };
 	siginfo_t si;
+	int status = 0, sig;
+
+	for (;;) {
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return status;
+		sig = sigtimedwait(set, &si, &tick);
+		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP)
+			(void)kill(pid, sig == SIGHUP ? SIGHUP : SIGTERM);
+	}
+}
+
+/* Start a daemon and see it to its end. -1: it could not be started. */
+static int one_daemon(const struct keeper_conf *k, const sigset_t *set)
+{
+	pid_t pid = start_daemon(k);
+	int r;
+
+	if (pid < 0) {
+		log_error("start the daemon: %s", strerror(errno));
+		return -1;
+	}
+	atomic_store(&k->shm->daemon_pid, (int32_t)pid);
+	/* after the first: leak checkers look for all threads that they know of in the child, too */
+	r = again ? 0 : freeze_start(k->shm, k->backing_fds, k->n);
+	if (r < 0)
+		log_error("start the freeze guard: %s; freezing will be refused", strerror(-r));
+	return wait_daemon(pid, set);
+}
+
+int keeper_run(const struct keeper_conf *k)
+{
+	uint64_t born;
 	sigset_t set;
-	pid_t pid;
-	int status = 0, sig, r;
+	int status, r;
 
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGCHLD);
@@ -194,30 +260,33 @@ int keeper_run(const struct keeper_conf *k)
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	atomic_store(&k->shm->keeper_pid, (int32_t)getpid());
 	write_file("/proc/self/oom_score_adj", "-1000"); /* before: the daemon inherits it */
-	pid = start_daemon(k);
-	if (pid < 0) {
-		log_error("start the daemon: %s", strerror(errno));
-		return 1;
-	}
-	atomic_store(&k->shm->daemon_pid, (int32_t)pid);
-	r = freeze_start(k->shm, k->backing_fds, k->n);
-	if (r < 0)
-		log_error("start the freeze guard: %s; freezing will be refused", strerror(-r));
 	harden();
-	for (;;) {
-		sig = sigtimedwait(&set, &si, &tick);
-		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP)
-			(void)kill(pid, sig == SIGHUP ? SIGHUP : SIGTERM);
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			break;
-	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	if (WIFEXITED(status) && atomic_load(&k->shm->ready) == SHM_FAILED)
+	r = k->tables(k->arg);
+	if (r < 0) {
+		log_error("map the tables: %s", strerror(-r));
 		return 1;
-	describe_death(k->shm, status);
-	log_error("the daemon died: %s", k->shm->last_death);
-	wait_thawed(k->shm);
+	}
+	/* not the tables, which are huge, and which it does not touch; but the guard's threads */
+	(void)mlockall(MCL_FUTURE | MCL_ONFAULT);
+	note_descriptors(k->shm);
+	for (;;) {
+		born = clock_boot_ns();
+		status = one_daemon(k, &set);
+		if (status < 0 && !again)
+			return 1;
+		if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+			return 0;
+		if (WIFEXITED(status) && atomic_load(&k->shm->ready) == SHM_FAILED)
+			return 1;
+		describe_death(k->shm, status);
+		log_error("the daemon died: %s", k->shm->last_death);
+		wait_thawed(k->shm);
+		if (!may_restart(k->shm, clock_boot_ns() - born))
+			break;
+		again = true;
+		atomic_fetch_add(&k->shm->restarts, 1);
+		freeze_daemon_new(k->shm);
+	}
 	close_all_but(k);
 	unmount_left(k);
 	return 3;

@@ -1,5 +1,5 @@
-/* fs/keeper.h - the parent process: starts the daemon, shares its descriptor table, guards freezes,
- * and ends the mounts cleanly when the daemon dies. */
+/* fs/keeper.h - the parent process: starts the daemon, shares its descriptor table, guards freezes. When the daemon
+ * dies it starts another, which takes over; where that cannot be, it ends the mounts cleanly. */
 #ifndef STILLFS_FS_KEEPER_H
 #define STILLFS_FS_KEEPER_H
 
@@ -7,12 +7,15 @@
 
 struct keeper_conf {
 	struct shm_head *shm; /* from keeper_shm */
-	int (*daemon)(void *arg); /* runs in the daemon's process; its result is the exit code */
+	/* runs in the daemon's process; again: an earlier one has died. Its result is the exit code */
+	int (*daemon)(void *arg, bool again);
 	void *arg;
 	unsigned n;
 	int backing_fds[DOOR_MAX_PAIRS];
 	const char *mounts[DOOR_MAX_PAIRS + 1]; /* mountpoints, control tree first; n + 1 of them */
 	int log_fd;
+	/* Map the tables (tables.h): after the keeper's memory is locked, for they are touched as used. 0 or -errno */
+	int (*tables)(void *arg);
 };
 
 /* The shared head, zeroed. NULL: errno. */

@@ -5,10 +5,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fs/core.h"
+#include "fs/crash.h"
 #include "fs/ctl.h"
+#include "fs/fault.h"
 #include "fs/keeper.h"
 #include "fs/mount_check.h"
 #include "fs/opts.h"
+#include "fs/recover.h"
 #include "version.h"
 
 #include <errno.h>
@@ -33,6 +36,7 @@
 struct start {
 	struct opts opts;
 	struct shm_head *shm;
+	struct tables tables;
 	unsigned n;
 	struct door_pair pairs[DOOR_MAX_PAIRS];
 	int log_fd;
@@ -72,6 +76,8 @@ struct parts {
 	struct engine *engine;
 	struct door door;
 	struct door_ops ops;
+	int *held;
+	size_t n_held;
 };
 
 /* The door's fs argument is the core; events and reports go to the control tree. One daemon, one tree. */
@@ -87,17 +93,31 @@ static void door_report(void *fs, const char *file, const struct snap_error *err
 	ctl_report(door_ctl, file, err);
 }
 
-static int start_parts(struct start *s, struct parts *p, struct snap_error *err)
+/* Repair what the dead daemon left, and close what it had open. Before this daemon opens anything. */
+static int *recover(struct start *s, size_t *n_held)
+{
+	uint64_t devs[DOOR_MAX_PAIRS];
+
+	for (unsigned i = 0; i < s->n; i++)
+		devs[i] = s->pairs[i].backing_dev;
+	recover_tables(&s->tables);
+	return recover_descriptors(&s->tables, s->shm->gate_state == GATE_CLOSED, devs, s->n, n_held);
+}
+
+static int start_parts(struct start *s, struct parts *p, bool again, struct snap_error *err)
 {
 	const struct conf *conf = s->opts.conf;
 	struct ctl_deps deps = { .name = conf_str(conf, "name"),
 				 .control_dir = conf_str(conf, "control_dir"),
 				 .conf = conf, .shm = s->shm, .pairs = s->pairs, .n_pairs = s->n };
 
-	p->core = core_new(conf, s->shm, s->pairs, s->n, err);
+	p->core = core_new(conf, &s->tables, s->pairs, s->n, again, err);
 	if (!p->core)
 		return err->code;
+	core_inherit_held(p->core, p->held, p->n_held);
 	deps.core = p->core;
+	deps.tables = &s->tables;
+	deps.again = again;
 	p->ctl = door_ctl = ctl_new(&deps, err);
 	if (!p->ctl || core_mount(p->core, err) < 0)
 		return err->code;
@@ -110,9 +130,11 @@ static int start_parts(struct start *s, struct parts *p, struct snap_error *err)
 	p->door.n_pairs = s->n;
 	memcpy(p->door.pairs, s->pairs, sizeof(p->door.pairs));
 	p->engine = engine_new(&p->door, err);
-	if (!p->engine || engine_start(p->engine, err) < 0 || ctl_start(p->ctl, p->engine, err) < 0)
+	if (!p->engine || engine_start(p->engine, err) < 0)
 		return err->code;
-	return 0;
+	if (again)
+		core_end_engines_hold(p->core);
+	return ctl_start(p->ctl, p->engine, err);
 }
 
 static void stop_parts(struct parts *p)
@@ -184,7 +206,7 @@ static void serve(struct start *s, struct parts *p, int sigfd)
 	}
 }
 
-static int daemon_main(void *arg)
+static int daemon_main(void *arg, bool again)
 {
 	struct start *s = arg;
 	struct parts p = { 0 };
@@ -192,8 +214,11 @@ static int daemon_main(void *arg)
 	sigset_t set;
 	int sigfd;
 
+	if (again)
+		p.held = recover(s, &p.n_held);
 	limits();
 	drop_sys_resource();
+	crash_setup();
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGINT);
@@ -202,8 +227,13 @@ static int daemon_main(void *arg)
 	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 	(void)sigdelset(&set, SIGPIPE);
 	sigfd = signalfd(-1, &set, SFD_CLOEXEC);
-	if (sigfd < 0 || start_parts(s, &p, &err) < 0) {
+	if (sigfd < 0 || start_parts(s, &p, again, &err) < 0) {
 		snap_error_set(&err, -errno, "start: %s", strerror(errno));
+		if (again) {
+			/* the mounts and those who wait are the next one's */
+			log_error("%s", err.msg);
+			return 1;
+		}
 		s->shm->fail_code = err.code;
 		memcpy(s->shm->fail_msg, err.msg, sizeof(err.msg));
 		log_error("%s", err.msg);
@@ -211,10 +241,11 @@ static int daemon_main(void *arg)
 		atomic_store(&s->shm->ready, SHM_FAILED);
 		return 1;
 	}
-	log_info("serving %s on %s, control tree %s", s->pairs[0].backing, s->pairs[0].mountpoint,
-		 conf_str(s->opts.conf, "control_dir"));
+	log_info("%sserving %s on %s, control tree %s", again ? "taken over: " : "", s->pairs[0].backing,
+		 s->pairs[0].mountpoint, conf_str(s->opts.conf, "control_dir"));
 	atomic_store(&s->shm->ready, SHM_SERVING);
 	serve(s, &p, sigfd);
+	s->shm->ending = 1;
 	stop_parts(&p);
 	atomic_store(&s->shm->ready, SHM_STOPPED);
 	return 0;
@@ -255,14 +286,24 @@ static int prepare(struct start *s, struct snap_error *err)
 					      strerror(errno));
 	}
 	log_setup(s->log_fd, (enum log_level)level);
+#ifdef STILLFS_FAULT_POINTS
+	fault_setup();
+#endif
 	s->shm = keeper_shm();
 	return s->shm ? 0 : snap_error_set(err, -errno, "shared memory: %s", strerror(errno));
+}
+
+static int map_tables(void *arg)
+{
+	struct start *s = arg;
+
+	return tables_new(&s->tables, s->shm, s->opts.conf);
 }
 
 static int run_keeper(struct start *s)
 {
 	struct keeper_conf k = { .shm = s->shm, .daemon = daemon_main, .arg = s, .n = s->n,
-				 .log_fd = s->log_fd };
+				 .log_fd = s->log_fd, .tables = map_tables };
 
 	k.mounts[0] = conf_str(s->opts.conf, "control_dir");
 	for (unsigned i = 0; i < s->n; i++) {

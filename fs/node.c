@@ -1,53 +1,25 @@
 /* fs/node.c - the tables of nodes and open files, in shared memory.
- * Owns:      both memfd mappings, the O_PATH descriptors of nodes, the private hash and free lists.
+ * Owns:      the O_PATH descriptors of nodes, the private hash and free lists. The tables are the keeper's.
  * Called by: operations (ops_*.c), the data path (ofile_at only), core.c.
  * Threads:   any; one mutex. ofile_at and node_at take none: a slot in use does not move.
  * Blocks:    node_get_fd and node_ref do short system calls; the mutex is never held over one.
  * Errors:    -errno. Allocates only in nodes_new. */
-#include "fs/node.h"
-#include "base/cleanup.h"
+#include "fs/node_int.h"
+#include "fs/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-#define MAX_NODES (16u << 20) /* sparse: touched as used */
-#define MAX_FILES (1u << 20)
-#define HASH_SIZE (1u << 22)
-#define MAX_PAIRS 8
-
-struct nodes {
-	struct node *node; /* MAX_NODES slots, shared */
-	struct ofile *file; /* MAX_FILES slots, shared */
-	uint32_t *hash, *next; /* private: chains by (dev, ino) */
-	pthread_mutex_t lock;
-	uint32_t n_used, free_head; /* slots < n_used were used before */
-	uint32_t f_used, f_free;
-	uint32_t hand; /* of the eviction clock */
-	size_t fd_bound, n_fds; /* cached descriptors that could be closed */
-	uint64_t n_nodes, n_lookups, n_files, kept;
-	int root_fd[MAX_PAIRS];
-	bool handles[MAX_PAIRS];
-};
+_Thread_local struct op_rec *node_mine;
 
 struct handle { /* struct file_handle with room */
 	unsigned int bytes;
 	int type;
 	unsigned char data[NODE_HANDLE_MAX];
 };
-
-static void *map_shared(const char *name, size_t size)
-{
-	cleanup_fd int fd = memfd_create(name, MFD_CLOEXEC);
-	void *p;
-
-	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
-		return NULL;
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-	return p == MAP_FAILED ? NULL : p;
-}
 
 static void *map_private(size_t size)
 {
@@ -57,27 +29,91 @@ static void *map_private(size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-struct nodes *nodes_new(size_t fd_bound)
+static uint32_t hash_of(uint64_t dev, uint64_t ino)
+{
+	uint64_t x = ino * 0x9e3779b97f4a7c15ull ^ dev * 0xc2b2ae3d27d4eb4full;
+
+	return (uint32_t)(x >> 32) & (HASH_SIZE - 1);
+}
+
+static bool evictable(const struct node *n)
+{
+	return !(n->flags & (NODE_KEEP_FD | NODE_UNLINKED));
+}
+
+/* Hash, free lists and counts from the slots. */
+static void rebuild(struct nodes *t)
+{
+	for (uint32_t i = t->journal->n_used; i-- > NODE_FIRST;) {
+		struct node *n = &t->node[i];
+		uint32_t b;
+
+		n->pins = 0;
+		n->writers = 0;
+		if (!n->nlookup) {
+			t->next[i] = t->free_head;
+			t->free_head = i;
+			continue;
+		}
+		b = hash_of(n->dev, n->ino);
+		t->next[i] = t->hash[b];
+		t->hash[b] = i;
+		t->n_nodes++;
+		t->n_lookups += n->nlookup;
+		if (!evictable(n))
+			t->kept++;
+		else if (n->fd >= 0)
+			t->n_fds++;
+	}
+	for (uint32_t i = t->journal->f_used; i-- > 1;) {
+		struct ofile *f = &t->file[i];
+
+		if (!f->node) {
+			t->f_next[i] = t->f_free;
+			t->f_free = i;
+			continue;
+		}
+		t->n_files++;
+		if (f->writable && !f->closing)
+			t->node[f->node].writers++;
+	}
+}
+
+struct nodes *nodes_over(const struct tables *tables, size_t fd_bound)
 {
 	struct nodes *t = map_private(sizeof(*t));
 
 	if (!t)
 		return NULL;
-	t->node = map_shared("stillfs-nodes", (size_t)MAX_NODES * sizeof(struct node));
-	t->file = map_shared("stillfs-files", (size_t)MAX_FILES * sizeof(struct ofile));
+	t->tab = *tables;
+	t->node = tables->node;
+	t->file = tables->file;
+	t->journal = tables->journal;
 	t->hash = map_private((size_t)HASH_SIZE * sizeof(uint32_t));
-	t->next = map_private((size_t)MAX_NODES * sizeof(uint32_t));
-	t->n_used = NODE_FIRST;
-	t->f_used = 1; /* fh 0 is never given out */
+	t->next = map_private((size_t)TABLES_NODES * sizeof(uint32_t));
+	t->f_next = map_private((size_t)TABLES_FILES * sizeof(uint32_t));
 	t->fd_bound = fd_bound;
 	(void)pthread_mutex_init(&t->lock, NULL);
 	for (unsigned i = 0; i < MAX_PAIRS; i++)
 		t->root_fd[i] = -1;
-	if (!t->node || !t->file || !t->hash || !t->next) {
+	if (!t->hash || !t->next || !t->f_next) {
 		nodes_free(t);
 		errno = ENOMEM;
 		return NULL;
 	}
+	rebuild(t);
+	return t;
+}
+
+struct nodes *nodes_new(size_t fd_bound)
+{
+	struct tables own = { 0 };
+	struct nodes *t = tables_nodes(&own) == 0 ? nodes_over(&own, fd_bound) : NULL;
+
+	if (t)
+		t->own = true;
+	else
+		tables_free_nodes(&own);
 	return t;
 }
 
@@ -85,19 +121,24 @@ void nodes_free(struct nodes *t)
 {
 	if (!t)
 		return;
-	for (uint32_t i = NODE_FIRST; t->node && i < t->n_used; i++)
+	for (uint32_t i = NODE_FIRST; i < t->journal->n_used; i++)
 		if (t->node[i].nlookup && t->node[i].fd >= 0)
 			(void)close(t->node[i].fd);
-	if (t->node)
-		(void)munmap(t->node, (size_t)MAX_NODES * sizeof(struct node));
-	if (t->file)
-		(void)munmap(t->file, (size_t)MAX_FILES * sizeof(struct ofile));
+	if (t->own)
+		tables_free_nodes(&t->tab);
 	if (t->hash)
 		(void)munmap(t->hash, (size_t)HASH_SIZE * sizeof(uint32_t));
 	if (t->next)
-		(void)munmap(t->next, (size_t)MAX_NODES * sizeof(uint32_t));
+		(void)munmap(t->next, (size_t)TABLES_NODES * sizeof(uint32_t));
+	if (t->f_next)
+		(void)munmap(t->f_next, (size_t)TABLES_FILES * sizeof(uint32_t));
 	(void)pthread_mutex_destroy(&t->lock);
 	(void)munmap(t, sizeof(*t));
+}
+
+void node_record(struct op_rec *rec)
+{
+	node_mine = rec;
 }
 
 static int get_handle(int fd, struct handle *h)
@@ -146,14 +187,7 @@ uint64_t node_slot(unsigned pair, uint64_t nodeid)
 
 struct node *node_at(struct nodes *t, uint64_t slot)
 {
-	return slot > 0 && slot < MAX_NODES && t->node[slot].nlookup ? &t->node[slot] : NULL;
-}
-
-static uint32_t hash_of(uint64_t dev, uint64_t ino)
-{
-	uint64_t x = ino * 0x9e3779b97f4a7c15ull ^ dev * 0xc2b2ae3d27d4eb4full;
-
-	return (uint32_t)(x >> 32) & (HASH_SIZE - 1);
+	return slot > 0 && slot < TABLES_NODES && t->node[slot].nlookup ? &t->node[slot] : NULL;
 }
 
 /* The slot of this very file (number, generation within the handle), 0: unknown. Lock held. */
@@ -170,9 +204,11 @@ static uint32_t find_locked(struct nodes *t, unsigned pair, const struct stat *s
 	return 0;
 }
 
-static bool evictable(const struct node *n)
+/* One lookup more, counted for this thread's operation. Lock held. */
+static void ref_locked(struct nodes *t, uint32_t slot)
 {
-	return !(n->flags & (NODE_KEEP_FD | NODE_UNLINKED));
+	tables_set_lookups(&t->tab, slot, t->node[slot].nlookup + 1, node_mine,
+			   node_mine ? node_mine->n_refs + 1 : 0, true);
 }
 
 static uint32_t slot_new_locked(struct nodes *t)
@@ -181,23 +217,24 @@ static uint32_t slot_new_locked(struct nodes *t)
 
 	if (i)
 		t->free_head = t->next[i];
-	else if (t->n_used < MAX_NODES)
-		i = t->n_used++;
+	else if (t->journal->n_used < TABLES_NODES)
+		i = t->journal->n_used++;
 	return i;
 }
 
-/* Fill a fresh slot. nlookup is stored last: it is what makes the slot count. Lock held. */
+/* Fill a fresh slot. Lock held. */
 static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd, const struct stat *st,
 			     const struct handle *h)
 {
 	struct node *n = &t->node[i];
 	uint32_t b = hash_of(st->st_dev, st->st_ino);
-	uint64_t generation = n->generation + 1;
 
-	memset(n, 0, sizeof(*n));
-	n->generation = generation;
+	n->generation++; /* alone: one that dies here must not give an old one out again */
 	n->ino = st->st_ino;
 	n->dev = st->st_dev;
+	n->pins = n->writers = 0;
+	n->writes = n->cached_at = 0;
+	n->cached_once = false;
 	n->type = st->st_mode & S_IFMT;
 	n->pair = (uint8_t)pair;
 	n->h_len = (uint8_t)h->bytes;
@@ -214,7 +251,8 @@ static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd,
 		t->n_fds++;
 	else
 		t->kept++;
-	n->nlookup = 1;
+	FAULT("node.filled");
+	ref_locked(t, i); /* last: it is what makes the slot count */
 }
 
 int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *slot)
@@ -246,7 +284,7 @@ int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *
 	if (i) {
 		struct node *n = &t->node[i];
 
-		n->nlookup++;
+		ref_locked(t, i);
 		n->recent = 1;
 		if (n->fd < 0) {
 			n->fd = fd;
@@ -290,12 +328,12 @@ static void unhash_locked(struct nodes *t, uint32_t i)
 		*p = t->next[i];
 }
 
-int node_forget(struct nodes *t, uint64_t slot, uint64_t n)
+int node_forget_msg(struct nodes *t, uint64_t slot, uint64_t n, struct op_rec *rec, uint32_t count)
 {
 	struct node *nd;
 	int fd = -1;
 
-	if (slot < NODE_FIRST || slot >= MAX_NODES)
+	if (slot < NODE_FIRST || slot >= TABLES_NODES)
 		return -1; /* roots and the control link are never forgotten */
 	(void)pthread_mutex_lock(&t->lock);
 	nd = &t->node[slot];
@@ -311,16 +349,20 @@ int node_forget(struct nodes *t, uint64_t slot, uint64_t n)
 				t->n_fds--;
 			t->n_nodes--;
 			unhash_locked(t, (uint32_t)slot);
-			nd->fd = -1;
-			nd->nlookup = 0;
+			tables_set_lookups(&t->tab, (uint32_t)slot, 0, rec, count, false);
 			t->next[slot] = t->free_head;
 			t->free_head = (uint32_t)slot;
 		} else {
-			nd->nlookup -= n;
+			tables_set_lookups(&t->tab, (uint32_t)slot, nd->nlookup - n, rec, count, false);
 		}
 	}
 	(void)pthread_mutex_unlock(&t->lock);
 	return fd;
+}
+
+int node_forget(struct nodes *t, uint64_t slot, uint64_t n)
+{
+	return node_forget_msg(t, slot, n, NULL, 0);
 }
 
 int node_get_fd(struct nodes *t, uint64_t slot)
@@ -392,14 +434,40 @@ int node_unlinked(struct nodes *t, unsigned pair, int fd)
 				t->n_fds--;
 			t->kept++;
 		}
-		n->flags |= NODE_UNLINKED;
+		/* the descriptor first: flagged without one it would be out of reach */
 		if (n->fd < 0) {
 			n->fd = fd;
 			fd = -1;
 		}
+		FAULT("node.held");
+		n->flags |= NODE_UNLINKED;
 	}
 	(void)pthread_mutex_unlock(&t->lock);
 	return fd;
+}
+
+void node_linked(struct nodes *t, unsigned pair, int fd)
+{
+	struct stat st;
+	struct handle h;
+	struct node *n;
+	uint32_t i;
+
+	if (fstat(fd, &st) < 0)
+		return;
+	if (get_handle(fd, &h) < 0 || st.st_dev != t->node[NODE_ROOT_ID + pair].dev)
+		h.bytes = 0;
+	(void)pthread_mutex_lock(&t->lock);
+	i = find_locked(t, pair, &st, &h);
+	n = i ? &t->node[i] : NULL;
+	if (n && n->flags & NODE_UNLINKED) {
+		n->flags &= ~(uint32_t)NODE_UNLINKED;
+		if (evictable(n)) {
+			t->kept--;
+			t->n_fds++;
+		}
+	}
+	(void)pthread_mutex_unlock(&t->lock);
 }
 
 int node_evict(struct nodes *t)
@@ -412,7 +480,7 @@ int node_evict(struct nodes *t)
 		for (uint32_t k = 0; k < 4096 && fd < 0; k++) {
 			struct node *n;
 
-			if (++t->hand >= t->n_used)
+			if (++t->hand >= t->journal->n_used)
 				t->hand = NODE_FIRST;
 			n = &t->node[t->hand];
 			if (!n->nlookup || n->fd < 0 || n->pins || !evictable(n))
@@ -430,31 +498,6 @@ int node_evict(struct nodes *t)
 	return fd;
 }
 
-int node_opened(struct nodes *t, uint64_t slot, bool writable, bool want_cached)
-{
-	struct node *n = &t->node[slot];
-	int mode = 0;
-
-	(void)pthread_mutex_lock(&t->lock);
-	if (writable) {
-		n->writers++;
-	} else if (want_cached && !n->writers) {
-		mode = n->cached_once && n->cached_at == n->writes ? 2 : 1;
-		n->cached_at = n->writes;
-		n->cached_once = true;
-	}
-	(void)pthread_mutex_unlock(&t->lock);
-	return mode;
-}
-
-void node_closed(struct nodes *t, uint64_t slot, bool writable)
-{
-	(void)pthread_mutex_lock(&t->lock);
-	if (writable && t->node[slot].writers)
-		t->node[slot].writers--;
-	(void)pthread_mutex_unlock(&t->lock);
-}
-
 void node_counts(struct nodes *t, uint64_t *nodes, uint64_t *fds, uint64_t *lookups, uint64_t *files)
 {
 	(void)pthread_mutex_lock(&t->lock);
@@ -462,46 +505,5 @@ void node_counts(struct nodes *t, uint64_t *nodes, uint64_t *fds, uint64_t *look
 	*fds = t->n_fds + t->kept;
 	*lookups = t->n_lookups;
 	*files = t->n_files;
-	(void)pthread_mutex_unlock(&t->lock);
-}
-
-int64_t ofile_new(struct nodes *t, uint64_t node)
-{
-	struct ofile *f;
-	uint32_t i;
-
-	(void)pthread_mutex_lock(&t->lock);
-	i = t->f_free;
-	if (i)
-		t->f_free = t->file[i].next;
-	else if (t->f_used < MAX_FILES)
-		i = t->f_used++;
-	if (i) {
-		f = &t->file[i];
-		f->fd_buf = -1;
-		f->fd_dir = -1;
-		f->flags = 0;
-		f->writable = false;
-		f->dir_off = 0;
-		f->next = 0;
-		f->node = (uint32_t)node;
-		t->n_files++;
-	}
-	(void)pthread_mutex_unlock(&t->lock);
-	return i ? (int64_t)i : -ENFILE;
-}
-
-struct ofile *ofile_at(struct nodes *t, uint64_t fh)
-{
-	return fh > 0 && fh < MAX_FILES && t->file[fh].node ? &t->file[fh] : NULL;
-}
-
-void ofile_drop(struct nodes *t, uint64_t fh)
-{
-	(void)pthread_mutex_lock(&t->lock);
-	t->file[fh].node = 0;
-	t->file[fh].next = t->f_free;
-	t->f_free = (uint32_t)fh;
-	t->n_files--;
 	(void)pthread_mutex_unlock(&t->lock);
 }

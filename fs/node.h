@@ -43,9 +43,12 @@ struct node {
 	bool cached_once;
 };
 
-/* One open file or directory: its index is FUSE's fh. */
+/* One open file or directory. FUSE's fh is its index, below the generation: a RELEASE that the kernel sends
+ * again after a take-over must not meet the slot's next owner. */
 struct ofile {
-	_Atomic uint32_t node; /* 0: slot is free */
+	_Atomic uint32_t node; /* 0: slot is free; stored last */
+	_Atomic uint32_t gen; /* grows before each use of the slot */
+	_Atomic bool closing; /* released: its descriptors are the closer's */
 	_Atomic int32_t fd_buf, fd_dir; /* buffered and O_DIRECT descriptors, -1: not opened (yet) */
 	uint32_t flags; /* of the open, without O_TRUNC O_CREAT O_EXCL */
 	bool writable;
@@ -54,8 +57,15 @@ struct ofile {
 };
 
 struct nodes;
+struct tables;
+struct op_rec;
 
-struct nodes *nodes_new(size_t fd_bound); /* NULL: no memory; errno */
+struct nodes *nodes_new(size_t fd_bound); /* over tables of its own. NULL: no memory; errno */
+/* Over these tables (borrowed), with whatever a dead daemon left in them. Counts what may have to be repaired as
+ * it is: recover.c comes before. */
+struct nodes *nodes_over(const struct tables *tables, size_t fd_bound);
+/* What this thread's node_ref and ofile_new make is the doing of this operation. NULL: of none. */
+void node_record(struct op_rec *rec);
 void nodes_free(struct nodes *t);
 /* The root of pair `p`: fd is the O_RDONLY descriptor of the backing (borrowed, also used for
  * open_by_handle_at). Once per pair, before serving. 0 or -errno. */
@@ -67,12 +77,16 @@ uint64_t node_slot(unsigned pair, uint64_t nodeid); /* FUSE id -> slot */
 int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *slot);
 /* n lookups fewer. A descriptor to close, or -1: the caller hands it to the closer. */
 int node_forget(struct nodes *t, uint64_t slot, uint64_t n);
+/* The same, as entry `count` (from 1) of a FORGET message under record `rec`. */
+int node_forget_msg(struct nodes *t, uint64_t slot, uint64_t n, struct op_rec *rec, uint32_t count);
 /* A descriptor of the node, to be given back by node_put_fd. >= 0 or -errno. */
 int node_get_fd(struct nodes *t, uint64_t slot);
 void node_put_fd(struct nodes *t, uint64_t slot);
-/* The file behind fd (O_PATH, taken over) has lost its last name: keep it reachable while the kernel
- * knows it. Returns a descriptor for the closer, or -1. */
+/* The file behind fd (O_PATH, taken over) has lost its last name, or is about to: keep it reachable while the
+ * kernel knows it. Returns a descriptor for the closer, or -1. */
 int node_unlinked(struct nodes *t, unsigned pair, int fd);
+/* It has not lost it after all. fd: O_PATH of it, or the node's own; borrowed. */
+void node_linked(struct nodes *t, unsigned pair, int fd);
 /* A descriptor that the bound wants closed, or -1. */
 int node_evict(struct nodes *t);
 /* Account an open. Returns the FOPEN_ cache decision: 0 direct, 1 cached, 2 cached and still valid. */
@@ -82,8 +96,10 @@ void node_counts(struct nodes *t, uint64_t *nodes, uint64_t *fds, uint64_t *look
 bool nodes_handles(struct nodes *t, unsigned pair);
 
 /* Open files. */
-int64_t ofile_new(struct nodes *t, uint64_t node); /* index or -ENFILE */
+int64_t ofile_new(struct nodes *t, uint64_t node); /* fh or -ENFILE */
 struct ofile *ofile_at(struct nodes *t, uint64_t fh); /* NULL: not open */
-void ofile_drop(struct nodes *t, uint64_t fh); /* descriptors are already closed */
+struct ofile *ofile_slot(struct nodes *t, uint32_t i); /* by its index alone */
+uint32_t ofile_used(struct nodes *t); /* slots below were used before */
+void ofile_drop(struct nodes *t, uint32_t i); /* descriptors are already closed */
 
 #endif

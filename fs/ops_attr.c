@@ -2,6 +2,7 @@
  * Threads: workers; admitted by the gate. Blocks: system calls on the backing.
  * Errors:  the backing's errno. Rights were checked by the kernel (default_permissions). */
 #include "fs/ops.h"
+#include "fs/oplog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -145,11 +146,19 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 {
 	char path[OPS_PROC_MAX];
 	struct ops_node n;
+	bool had;
+	int r;
 
 	if (!xattr_node(req, ino, &n, EPERM))
 		return;
-	fuse_reply_err(req, setxattr(ops_proc_path(n.fd, path), name, value, size, flags) < 0 ? errno :
-											      0);
+	(void)ops_proc_path(n.fd, path);
+	if (!oplog_known(&r)) {
+		had = flags & XATTR_CREATE && getxattr(path, name, NULL, 0) >= 0;
+		oplog_doing(had);
+		r = setxattr(path, name, value, size, flags) < 0 ? -errno : 0;
+		r = oplog_did(r, flags & XATTR_CREATE && !oplog_pre() ? EEXIST : 0);
+	}
+	fuse_reply_err(req, -r);
 	ops_node_done(&n);
 }
 
@@ -157,10 +166,17 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	char path[OPS_PROC_MAX];
 	struct ops_node n;
+	int r;
 
 	if (!xattr_node(req, ino, &n, EPERM))
 		return;
-	fuse_reply_err(req, removexattr(ops_proc_path(n.fd, path), name) < 0 ? errno : 0);
+	(void)ops_proc_path(n.fd, path);
+	if (!oplog_known(&r)) {
+		oplog_doing(getxattr(path, name, NULL, 0) >= 0);
+		r = removexattr(path, name) < 0 ? -errno : 0;
+		r = oplog_did(r, oplog_pre() ? ENODATA : 0);
+	}
+	fuse_reply_err(req, -r);
 	ops_node_done(&n);
 }
 

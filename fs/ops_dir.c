@@ -2,6 +2,7 @@
  * Threads: workers; the kernel serialises readers of one open directory. Blocks: system calls on the
  * backing. Cookies are the backing's own d_off, stable while entries come and go. */
 #include "fs/ops.h"
+#include "fs/oplog.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -32,7 +33,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		ofile_at(n.c->nodes, (uint64_t)fh)->fd_buf = fd;
 		out.fh = (uint64_t)fh;
 		if (fuse_reply_buf(req, (const char *)&out, sizeof(out)) < 0)
-			closer_file(n.c->closer, out.fh);
+			closer_file(n.c->closer, (uint32_t)out.fh);
 	}
 	ops_node_done(&n);
 }
@@ -50,8 +51,8 @@ static size_t add_entry(fuse_req_t req, struct ops_node *n, char *buf, size_t le
 	if (!plus)
 		return fuse_add_direntry(req, buf, left, d->d_name, &e.attr, d->d_off);
 	size = fuse_add_direntry_plus(req, NULL, 0, d->d_name, NULL, 0);
-	if (size > left)
-		return size; /* before the lookup is counted */
+	if (size > left || !oplog_room())
+		return left + 1; /* before the lookup is counted */
 	if (!dots) {
 		fd = openat(n->fd, d->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (fd >= 0 && ops_ref(n->m, fd, &e) < 0) {

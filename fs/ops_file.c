@@ -7,6 +7,7 @@
  * was written since. Before Linux 6.6 (no FUSE_DIRECT_IO_ALLOW_MMAP) direct writes leave stale pages, so
  * there every open is direct. */
 #include "fs/ops.h"
+#include "fs/oplog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,10 +55,11 @@ static void file_release(struct core *c, uint64_t fh)
 {
 	struct ofile *f = ofile_at(c->nodes, fh);
 
-	if (!f)
+	/* a RELEASE that is sent again after a take-over finds it closing, or another generation in the slot */
+	if (!f || atomic_exchange(&f->closing, true))
 		return;
 	node_closed(c->nodes, f->node, f->writable);
-	closer_file(c->closer, fh);
+	closer_file(c->closer, (uint32_t)fh);
 }
 
 static int open_node(int node_fd, int flags)
@@ -122,7 +124,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 {
 	struct create_out out;
 	struct ops_node p;
-	int fd, r;
+	int fd = -1, r;
 
 	if (ops_reserved(ops_mnt(req), parent, name)) {
 		fuse_reply_err(req, EPERM);
@@ -130,11 +132,17 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	}
 	if (!ops_node_get(req, parent, &p))
 		return;
-	ops_cred_enter(req);
-	fd = openat(p.fd, name,
-		    (fi->flags & ~(OPEN_STRIP & ~O_EXCL)) | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
-	r = fd < 0 ? -errno : 0;
-	ops_cred_leave();
+	if (!oplog_known(&r) || r == 0) {
+		/* sent again after a take-over: what is there by now is this very file */
+		int excl = oplog_again() || oplog_known(&r) ? 0 : fi->flags & O_EXCL;
+
+		oplog_doing(0);
+		ops_cred_enter(req);
+		fd = openat(p.fd, name, (fi->flags & ~OPEN_STRIP) | excl | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
+		r = fd < 0 ? -errno : 0;
+		ops_cred_leave();
+		oplog_did(r, 0);
+	}
 	if (r == 0)
 		r = create_done(p.m, fd, path_of(fd), fi->flags, &out);
 	if (r < 0) {

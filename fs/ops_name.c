@@ -3,6 +3,8 @@
  * Errors:  the backing's errno. A file that loses its last name keeps a descriptor while the kernel knows
  *          it (node_unlinked), because its handle alone would not keep it alive. */
 #include "fs/ops.h"
+#include "fs/fault.h"
+#include "fs/oplog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,7 +72,7 @@ static void make(fuse_req_t req, enum make what, fuse_ino_t parent, const char *
 		 dev_t rdev, const char *target)
 {
 	struct ops_node p;
-	int r, e;
+	int r;
 
 	if (ops_reserved(ops_mnt(req), parent, name)) {
 		fuse_reply_err(req, EPERM);
@@ -78,14 +80,19 @@ static void make(fuse_req_t req, enum make what, fuse_ino_t parent, const char *
 	}
 	if (!ops_node_get(req, parent, &p))
 		return;
-	ops_cred_enter(req);
-	r = what == MAKE_DIR ? mkdirat(p.fd, name, mode) :
-	    what == MAKE_NOD ? mknodat(p.fd, name, mode, rdev) :
-			       symlinkat(target, p.fd, name);
-	e = errno;
-	ops_cred_leave();
+	if (!oplog_known(&r)) {
+		oplog_doing(0);
+		ops_cred_enter(req);
+		r = what == MAKE_DIR ? mkdirat(p.fd, name, mode) :
+		    what == MAKE_NOD ? mknodat(p.fd, name, mode, rdev) :
+				       symlinkat(target, p.fd, name);
+		r = r < 0 ? -errno : 0;
+		ops_cred_leave();
+		/* the kernel makes only what it knows to be missing */
+		r = oplog_did(r, EEXIST);
+	}
 	if (r < 0)
-		fuse_reply_err(req, e);
+		fuse_reply_err(req, -r);
 	else
 		reply_made(req, &p, name);
 	ops_node_done(&p);
@@ -122,42 +129,51 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 		ops_node_done(&n);
 		return;
 	}
-	/* AT_EMPTY_PATH works for symlinks too; a file without a name (O_TMPFILE) goes by /proc */
-	r = linkat(n.fd, "", p.fd, newname, AT_EMPTY_PATH);
-	if (r < 0 && errno == ENOENT)
-		r = linkat(AT_FDCWD, ops_proc_path(n.fd, path), p.fd, newname, AT_SYMLINK_FOLLOW);
+	if (!oplog_known(&r)) {
+		oplog_doing(0);
+		/* AT_EMPTY_PATH works for symlinks too; a file without a name (O_TMPFILE) goes by /proc */
+		r = linkat(n.fd, "", p.fd, newname, AT_EMPTY_PATH);
+		if (r < 0 && errno == ENOENT)
+			r = linkat(AT_FDCWD, ops_proc_path(n.fd, path), p.fd, newname, AT_SYMLINK_FOLLOW);
+		r = oplog_did(r < 0 ? -errno : 0, EEXIST);
+	}
 	if (r < 0)
-		fuse_reply_err(req, errno);
+		fuse_reply_err(req, -r);
 	else
 		reply_made(req, &p, newname);
 	ops_node_done(&p);
 	ops_node_done(&n);
 }
 
-/* Before a name goes: hold what it names, if this is its last name. -1: nothing to hold. */
-static int hold_last(int dir, const char *name)
+/* Before a name goes: have the node of what it names hold it, if this is its last name. Before, because a
+ * successor could not any more. A descriptor of it, -1: nothing to hold. *mine: to be closed afterwards. */
+static int hold_last(struct ops_node *p, const char *name, int *mine)
 {
 	struct stat st;
-	int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	int fd = openat(p->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 
+	*mine = -1;
 	if (fd >= 0 && (fstat(fd, &st) < 0 || (st.st_nlink > 1 && !S_ISDIR(st.st_mode)))) {
 		(void)close(fd); /* other names remain: never the last close */
 		fd = -1;
 	}
+	if (fd >= 0)
+		*mine = node_unlinked(p->c->nodes, p->m->idx, fd);
+	FAULT("name.held");
 	return fd;
 }
 
-/* After the name has gone (or not): keep the descriptor with the node, or let the closer have it. */
-static void held_done(struct ops_node *p, int fd, bool gone)
+static void held_done(struct ops_node *p, int fd, int mine, bool gone)
 {
-	if (fd >= 0)
-		closer_fd(p->c->closer, gone ? node_unlinked(p->c->nodes, p->m->idx, fd) : fd);
+	if (fd >= 0 && !gone)
+		node_linked(p->c->nodes, p->m->idx, fd);
+	closer_fd(p->c->closer, mine);
 }
 
 static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, int flags)
 {
 	struct ops_node p;
-	int fd, r;
+	int fd, mine, r;
 
 	if (ops_reserved(ops_mnt(req), parent, name)) {
 		fuse_reply_err(req, EPERM);
@@ -165,10 +181,13 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, int
 	}
 	if (!ops_node_get(req, parent, &p))
 		return;
-	fd = hold_last(p.fd, name);
-	r = unlinkat(p.fd, name, flags) < 0 ? errno : 0;
-	held_done(&p, fd, r == 0);
-	fuse_reply_err(req, r);
+	if (!oplog_known(&r)) {
+		fd = hold_last(&p, name, &mine);
+		oplog_doing(0);
+		r = oplog_did(unlinkat(p.fd, name, flags) < 0 ? -errno : 0, ENOENT);
+		held_done(&p, fd, mine, r == 0);
+	}
+	fuse_reply_err(req, -r);
 	ops_node_done(&p);
 }
 
@@ -182,11 +201,45 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	remove_name(req, parent, name, AT_REMOVEDIR);
 }
 
+static uint64_t ino_of(const struct ops_node *dir, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dir->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? 0 : st.st_ino;
+}
+
+/* Has an earlier attempt done it? The new name is what the old one was, and the old one is not any more (two names of
+ * one file: renaming does nothing, and may do it again). */
+static bool was_renamed(struct ops_node *p, const char *name, struct ops_node *q, const char *newname)
+{
+	return oplog_pre() && ino_of(q, newname) == oplog_pre() && ino_of(p, name) != oplog_pre();
+}
+
+static int do_rename(fuse_req_t req, struct ops_node *p, const char *name, struct ops_node *q,
+		     const char *newname, unsigned int flags)
+{
+	int fd = -1, mine = -1, r;
+	struct stat st;
+
+	if (!(flags & RENAME_EXCHANGE))
+		fd = hold_last(q, newname, &mine);
+	oplog_doing(ino_of(p, name));
+	if (flags & RENAME_WHITEOUT)
+		ops_cred_enter(req); /* it makes a node, which is the caller's */
+	r = renameat2(p->fd, name, q->fd, newname, flags) < 0 ? -errno : 0;
+	if (flags & RENAME_WHITEOUT)
+		ops_cred_leave();
+	(void)oplog_did(r, 0);
+	/* renaming a file over itself, or over another name of it, removes nothing */
+	held_done(q, fd, mine, r == 0 && fd >= 0 && (fstat(fd, &st) < 0 || st.st_nlink == 0));
+	return r;
+}
+
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
 	       const char *newname, unsigned int flags)
 {
 	struct ops_node p, q;
-	int fd = -1, r;
+	int r;
 
 	if (ops_reserved(ops_mnt(req), parent, name) ||
 	    ops_reserved(ops_mnt(req), newparent, newname)) {
@@ -199,22 +252,13 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		ops_node_done(&p);
 		return;
 	}
-	if (!(flags & RENAME_EXCHANGE))
-		fd = hold_last(q.fd, newname);
-	if (flags & RENAME_WHITEOUT)
-		ops_cred_enter(req); /* it makes a node, which is the caller's */
-	r = renameat2(p.fd, name, q.fd, newname, flags) < 0 ? errno : 0;
-	if (flags & RENAME_WHITEOUT)
-		ops_cred_leave();
-	if (r == 0 && fd >= 0) {
-		struct stat st;
-
-		/* renaming a file over itself, or over another name of it, removes nothing */
-		held_done(&q, fd, fstat(fd, &st) < 0 || st.st_nlink == 0);
-	} else {
-		held_done(&q, fd, false);
+	if (!oplog_known(&r)) {
+		if (oplog_again() && was_renamed(&p, name, &q, newname))
+			r = oplog_did(0, 0);
+		else
+			r = do_rename(req, &p, name, &q, newname, flags);
 	}
-	fuse_reply_err(req, r);
+	fuse_reply_err(req, -r);
 	ops_node_done(&q);
 	ops_node_done(&p);
 }

@@ -52,6 +52,8 @@ const struct conf_key opts_table[] = {
 	  "payload budget of parked requests; past it requests stay unfetched" },
 	{ "fd_cache", CONF_COUNT, "4096", NULL, 64, 1000000, "N",
 	  "descriptors kept open for files that are known but not open" },
+	{ "takeover", CONF_BOOL, "yes", NULL, 0, 0, "yes|no",
+	  "when the daemon dies a new one takes over; no: the mounts end" },
 	{ "log_file", CONF_PATH, "", NULL, 0, 0, "FILE",
 	  "log here instead of stderr; never on a backing that can be frozen" },
 	{ "log_level", CONF_STRING, "info", "error|warn|info|debug", 0, 0, "LEVEL",

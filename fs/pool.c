@@ -1,16 +1,17 @@
 /* fs/pool.c - the pool of request slots, and the few that each lane keeps for itself.
- * Owns:      the slots' memory: address space for all that may be parked, touched only as used.
+ * Owns:      which slot is free. Their memory is the keeper's (tables.c): address space for all that may be parked,
+ *            touched only as used.
  * Called by: lanes to take; whoever has answered a request, to give back.
  * Threads:   a lane's own list is its thread's; the pool's list is under one mutex, which a lane takes once for
  *            SLOTS_BATCH slots. Last in, first out: memory that was just used is used again.
  * Blocks:    never for long. Allocates in pool_new only.
  * Errors:    -ENOMEM with the operator's sentence. */
 #include "fs/core_int.h"
+#include "fs/tables.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define POOL_SPARE 1024u /* slots for what flows while max_parked requests wait */
 #define SLOTS_BATCH 32u
@@ -22,14 +23,23 @@ void pool_thread_is(struct lane *l)
 	mine = l;
 }
 
+static size_t slots(const struct conf *conf)
+{
+	return conf_num(conf, "max_parked") + POOL_SPARE;
+}
+
+size_t pool_size_b(const struct conf *conf)
+{
+	return slots(conf) * SLOT_STRIDE;
+}
+
 int pool_new(struct core *c, struct snap_error *err)
 {
-	size_t n = conf_num(c->conf, "max_parked") + POOL_SPARE;
+	size_t n = slots(c->conf);
 
-	c->pool_mem = mmap(NULL, n * SLOT_STRIDE, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	c->pool_mem = c->tab->pool;
 	c->rqs = calloc(n, sizeof(struct rq));
-	if (c->pool_mem == MAP_FAILED || !c->rqs)
+	if (!c->rqs)
 		return snap_error_set(err, -ENOMEM,
 				      "reserve address space for %zu requests: %s; lower max_parked", n,
 				      strerror(ENOMEM));
@@ -48,8 +58,6 @@ int pool_new(struct core *c, struct snap_error *err)
 
 void pool_free(struct core *c)
 {
-	if (c->pool_mem && c->pool_mem != MAP_FAILED)
-		(void)munmap(c->pool_mem, (size_t)c->n_rqs * SLOT_STRIDE);
 	free(c->rqs);
 }
 

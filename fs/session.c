@@ -15,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /* libfuse's reply: to the descriptor (clone) that the request was read from, because the kernel looks
  * for it only there. INIT is answered on the first one, with the flags that libfuse 3.14 does not know. */
@@ -27,7 +28,7 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 
 	if (h->unique == 0) /* a notification */
 		return writev(m->dev_fd, iov, count);
-	if (r && r->opcode != FUSE_INIT)
+	if (r)
 		return writev(r->lane->fd[m->idx], iov, count);
 	if (count >= 2 && iov[1].iov_len >= sizeof(*out) && !h->error) {
 		out = iov[1].iov_base;
@@ -39,7 +40,7 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 		out->max_background = 65535; /* it limits asynchronous reads too: no cap */
 		out->congestion_threshold = 65535;
 	}
-	return writev(fd, iov, count);
+	return m->replaying ? h->len : writev(fd, iov, count); /* the kernel has its answer from an earlier daemon */
 }
 
 /* libfuse never reads by itself: our transport feeds it. */
@@ -49,14 +50,25 @@ static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
 	return -1;
 }
 
+/* What the kernel offers, and libfuse's answer to it. */
+static void take_init(struct mnt *m, void *buf, size_t n)
+{
+	const struct fuse_init_in *in = (const void *)((char *)buf + sizeof(struct fuse_in_header));
+	struct fuse_buf b = { .mem = buf, .size = n };
+
+	m->offered = in->flags;
+	if (in->flags & FUSE_INIT_EXT && n >= sizeof(struct fuse_in_header) + sizeof(*in))
+		m->offered |= (uint64_t)in->flags2 << 32;
+	fuse_session_process_buf(m->se, &b);
+}
+
 static int read_init(struct mnt *m, struct snap_error *err)
 {
 	static const struct timespec limit = { .tv_sec = 10 };
 	static _Alignas(8) char buf[SLOT_PAYLOAD * 4]; /* one mount at a time */
 	struct pollfd p = { .fd = m->dev_fd, .events = POLLIN };
 	const struct fuse_in_header *h = (const void *)buf;
-	const struct fuse_init_in *in = (const void *)(buf + sizeof(*h));
-	struct fuse_buf b = { .mem = buf };
+	struct shm_mnt *saved = &m->core->shm->mnt[m->idx];
 	ssize_t n;
 
 	if (ppoll(&p, 1, &limit, NULL) <= 0)
@@ -66,14 +78,11 @@ static int read_init(struct mnt *m, struct snap_error *err)
 	if (n < (ssize_t)(sizeof(*h) + 16) || h->opcode != FUSE_INIT)
 		return snap_error_set(err, -EPROTO, "mount %s: the first request is not INIT",
 				      m->pair->mountpoint);
-	m->offered = in->flags;
-	if (in->flags & FUSE_INIT_EXT && (size_t)n >= sizeof(*h) + sizeof(*in))
-		m->offered |= (uint64_t)in->flags2 << 32;
-	m->minor = in->minor;
-	m->saved_init_len = (uint32_t)n < sizeof(m->saved_init) ? (uint32_t)n : 0;
-	memcpy(m->saved_init, buf, m->saved_init_len);
-	b.size = (size_t)n;
-	fuse_session_process_buf(m->se, &b);
+	if ((size_t)n <= sizeof(saved->init)) {
+		memcpy(saved->init, buf, (size_t)n);
+		saved->init_len = (uint32_t)n;
+	}
+	take_init(m, buf, (size_t)n);
 	return 0;
 }
 
@@ -110,29 +119,57 @@ static int do_mount(struct mnt *m, struct snap_error *err)
 	return 0;
 }
 
-int session_open(struct core *c, struct mnt *m, struct snap_error *err)
+/* libfuse's side, over fd, which it closes at the end. */
+static int libfuse_open(struct mnt *m, int fd, struct snap_error *err)
 {
 	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
 	char *argv[] = { (char *)(uintptr_t) "stillfs", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
-	int fd, r;
+	int r;
 
 	m->se = fuse_session_new(&args, &ops_table, sizeof(ops_table), m);
 	fuse_opt_free_args(&args);
 	if (!m->se)
 		return snap_error_set(err, -ENOMEM, "mount %s: libfuse refused to make a session",
 				      m->pair->mountpoint);
-	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-		return snap_error_set(err, -errno, "open /dev/fuse: %s; load the fuse module",
-				      strerror(errno));
-	m->dev_fd = fd;
-	r = fuse_session_custom_io(m->se, &io, fd); /* libfuse closes fd at the end */
+	r = fuse_session_custom_io(m->se, &io, fd);
 	if (r < 0)
 		return snap_error_set(err, r, "mount %s: libfuse refused our transport",
 				      m->pair->mountpoint);
+	m->dev_fd = fd;
+	return 0;
+}
+
+int session_open(struct core *c, struct mnt *m, struct snap_error *err)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK), r;
+
+	if (fd < 0)
+		return snap_error_set(err, -errno, "open /dev/fuse: %s; load the fuse module",
+				      strerror(errno));
+	r = libfuse_open(m, fd, err);
+	if (r < 0) {
+		(void)close(fd);
+		return r;
+	}
 	r = do_mount(m, err);
 	return r < 0 ? r : read_init(m, err);
+}
+
+int session_resume(struct mnt *m, struct snap_error *err)
+{
+	const struct shm_mnt *saved = &m->core->shm->mnt[m->idx];
+	_Alignas(8) unsigned char buf[sizeof(saved->init)];
+	int r = libfuse_open(m, saved->dev_fd, err);
+
+	if (r < 0)
+		return r;
+	m->mounted = true;
+	m->replaying = true;
+	memcpy(buf, saved->init, saved->init_len);
+	take_init(m, buf, saved->init_len);
+	m->replaying = false;
+	return 0;
 }
 
 void session_close(struct mnt *m)

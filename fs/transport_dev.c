@@ -5,10 +5,12 @@
  * Blocks:    a lane sleeps in io_uring_enter only, when it has nothing to do; it opens, closes, allocates
  *            and logs nothing between a request and its reply.
  * Errors:    a connection that is gone (ENODEV) ends its mount; the others go on. */
-#include "fs/core_int.h"
+#include "fs/oplog.h"
 #include "base/clock.h"
+#include "fs/fault.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -116,9 +118,24 @@ static struct rq *inbox_take(struct lane *l)
 
 /* ---- dispatch ---- */
 
-static void do_forget(struct core *c, unsigned pair, uint64_t nodeid, uint64_t n)
+static void do_forget(struct lane *l, unsigned pair, uint64_t nodeid, uint64_t n, uint32_t count)
 {
-	closer_fd(c->closer, node_forget(c->nodes, node_slot(pair, nodeid), n));
+	struct core *c = l->core;
+
+	closer_fd(c->closer, node_forget_msg(c->nodes, node_slot(pair, nodeid), n, l->rec, count));
+}
+
+/* A FORGET is lost to the kernel once it is read: a successor must find it in the slot, and how many of its
+ * entries were applied. */
+static void forget_arm(struct lane *l, struct rq *r)
+{
+	rq_head(r)->opcode = 0;
+	/* and this page, too, is there: a thread that is being killed while it reads cannot bring one in, and the kernel
+	 * would answer the request with EIO */
+	((volatile unsigned char *)r->buf)[SLOT_PAYLOAD] = 0;
+	/* no barrier needed: what a dead thread has stored is seen in its program order */
+	atomic_store_explicit(&l->rec->n_refs, 0, memory_order_release);
+	atomic_store_explicit(&l->rec->slot, (uint32_t)(r - l->core->rqs) + 1, memory_order_release);
 }
 
 /* FORGET, BATCH_FORGET and INTERRUPT have no reply and need no worker. */
@@ -129,16 +146,18 @@ static bool no_reply(struct lane *l, struct rq *r)
 	const struct fuse_forget_one *one = (const void *)(b + 1);
 
 	if (r->opcode == FUSE_FORGET) {
-		do_forget(l->core, r->m->idx, h->nodeid,
-			  ((const struct fuse_forget_in *)rq_args(r))->nlookup);
+		do_forget(l, r->m->idx, h->nodeid, ((const struct fuse_forget_in *)rq_args(r))->nlookup, 1);
 	} else if (r->opcode == FUSE_BATCH_FORGET) {
 		for (uint32_t i = 0; i < b->count; i++)
-			do_forget(l->core, r->m->idx, one[i].nodeid, one[i].nlookup);
+			do_forget(l, r->m->idx, one[i].nodeid, one[i].nlookup, i + 1);
 	} else if (r->opcode == FUSE_INTERRUPT) {
 		gate_interrupt(l->core->gate, ((const struct fuse_interrupt_in *)rq_args(r))->unique);
 	} else {
+		atomic_store_explicit(&l->rec->slot, 0, memory_order_release);
 		return false;
 	}
+	FAULT("forget.applied");
+	atomic_store_explicit(&l->rec->slot, 0, memory_order_release); /* before another lane can read into it */
 	rq_put(r);
 	return true;
 }
@@ -222,10 +241,13 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 			*starved = true;
 			return true;
 		}
+		forget_arm(l, r);
 		n = read(l->fd[i], r->buf + SLOT_IN, SLOT_STRIDE - SLOT_IN);
+		FAULT("lane.read");
 		if (n < (ssize_t)sizeof(struct fuse_in_header)) {
 			int e = n < 0 ? errno : EIO;
 
+			atomic_store_explicit(&l->rec->slot, 0, memory_order_release);
 			rq_put(r);
 			l->lone[i] = k == 1;
 			if (e == EAGAIN)
@@ -352,6 +374,24 @@ static int ring_open(struct lane *l)
 	return io_uring_queue_init_params(1024, &l->ring, &p);
 }
 
+/* Have the ring hold the write end of a pipe: it hangs up when the ring is gone with all that it had in flight, which
+ * a successor waits for. */
+static int ring_watch(struct lane *l)
+{
+	_Atomic int32_t *at = l->core->shm->ring_pipe;
+	int p[2], none = 0, r;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	for (unsigned i = 0; i < SHM_MAX_RINGS; i++, none = 0)
+		if (atomic_compare_exchange_strong(&at[i], &none, p[0]))
+			break;
+	FAULT("ring.pipe");
+	r = io_uring_register_files(&l->ring, &p[1], 1);
+	(void)close(p[1]);
+	return r;
+}
+
 static void lane_loop(struct lane *l)
 {
 	struct core *c = l->core;
@@ -386,6 +426,8 @@ static void *lane_run(void *arg)
 	(void)snprintf(name, sizeof(name), "lane-%u", l->idx);
 	(void)pthread_setname_np(pthread_self(), name);
 	l->ring_error = ring_open(l);
+	if (l->ring_error == 0 && l->core->shm->takeover == SHM_TAKEOVER_YES)
+		l->ring_error = ring_watch(l);
 	(void)sem_post(&l->ready);
 	if (l->ring_error < 0)
 		return NULL;
@@ -400,6 +442,7 @@ int lane_start(struct lane *l)
 {
 	int r;
 
+	l->rec = oplog_lane(l->core->oplog, l->idx);
 	l->inbox_tail = &l->inbox;
 	(void)pthread_mutex_init(&l->inbox_lock, NULL);
 	(void)sem_init(&l->ready, 0, 0);

@@ -4,7 +4,7 @@
  * Threads:   up to MAX_WORKERS; FLOW_WORKERS of them never take a modifying operation, so that a backing
  *            that blocks writers does not stop lookups and reads of directories.
  * Blocks:    the workers do, in system calls on the backing; workers_push never. */
-#include "fs/core_int.h"
+#include "fs/oplog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -131,7 +131,7 @@ static int kill_suid(struct core *c, struct rq *r)
 	return 0;
 }
 
-static void serve(struct core *c, struct rq *r, unsigned gate_lane)
+static void serve(struct core *c, struct rq *r, struct op_rec *rec, unsigned gate_lane)
 {
 	struct fuse_buf b = { .size = r->len, .mem = r->buf + SLOT_IN };
 	int e;
@@ -149,10 +149,12 @@ static void serve(struct core *c, struct rq *r, unsigned gate_lane)
 		break;
 	}
 	current = r;
+	oplog_begin(c->oplog, rec, r);
 	if (r->opcode == PROTO_TMPFILE)
 		ops_tmpfile(r);
 	else
 		fuse_session_process_buf(r->m->se, &b);
+	oplog_end();
 	current = NULL;
 	rq_finish(r, gate_lane);
 }
@@ -161,6 +163,7 @@ static void *worker_run(void *arg)
 {
 	const struct worker_arg *a = arg;
 	struct worker_pool *p = a->p;
+	struct op_rec *rec = oplog_take(p->core->oplog);
 	struct rq *r;
 	bool modify;
 
@@ -187,7 +190,7 @@ static void *worker_run(void *arg)
 			continue;
 		}
 		(void)pthread_mutex_unlock(&p->lock);
-		serve(p->core, r, a->gate_lane);
+		serve(p->core, r, rec, a->gate_lane);
 		(void)pthread_mutex_lock(&p->lock);
 		if (modify)
 			p->modifying--;

@@ -24,6 +24,7 @@ def frozen(path):
 @pytest.fixture
 def null_mount(make_mount, scratch):
     def make(**options):
+        options.setdefault("takeover", "no")
         return make_mount(provider="null", **options)
     return make
 
@@ -48,7 +49,8 @@ def assert_ended_cleanly(m, writers=()):
     assert "the daemon died: " in m.log() and "signal 9" in m.log()
 
 
-def test_kill_of_the_daemon_with_parked_writers_ends_everything(mount):
+def test_kill_of_the_daemon_with_parked_writers_ends_everything(make_mount):
+    mount = make_mount(takeover="no")
     (mount.mnt / "f").write_bytes(b"")
     mount.write("gate", "close timeout=30\n")
     writers = [writer(mount.mnt / "f") for _ in range(5)]

@@ -491,7 +491,7 @@ static void caches_are_kept_only_while_nobody_writes(void **state)
 static void open_files_are_slots_that_are_used_again(void **state)
 {
 	struct fixture *f = *state;
-	int64_t a = ofile_new(f->t, 20), b = ofile_new(f->t, 21);
+	int64_t a = ofile_new(f->t, 20), b = ofile_new(f->t, 21), old = a;
 
 	assert_true(a > 0 && b > 0 && a != b);
 	assert_int_equal(ofile_at(f->t, (uint64_t)a)->node, 20);
@@ -501,11 +501,14 @@ static void open_files_are_slots_that_are_used_again(void **state)
 	ofile_at(f->t, (uint64_t)a)->writable = true;
 	ofile_at(f->t, (uint64_t)a)->dir_off = 5;
 	ofile_at(f->t, (uint64_t)a)->flags = 7;
-	ofile_drop(f->t, (uint64_t)a);
+	ofile_drop(f->t, (uint32_t)a);
 	assert_null(ofile_at(f->t, (uint64_t)a));
 	assert_null(ofile_at(f->t, 0));
 	assert_null(ofile_at(f->t, UINT64_MAX));
-	assert_int_equal(ofile_new(f->t, 22), a);
+	a = ofile_new(f->t, 22);
+	assert_int_equal((uint32_t)a, (uint32_t)old);
+	assert_int_not_equal(a, old); /* what is said of the former file does not reach this one */
+	assert_null(ofile_at(f->t, (uint64_t)old));
 	assert_false(ofile_at(f->t, (uint64_t)a)->writable);
 	assert_int_equal(ofile_at(f->t, (uint64_t)a)->dir_off, 0);
 	assert_int_equal(ofile_at(f->t, (uint64_t)a)->flags, 0);

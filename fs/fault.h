@@ -1,0 +1,21 @@
+/* fs/fault.h - fault points: places where a test lets the daemon die, one store apart. They exist only with
+ * -Dfault_points=true. The test arms one through a file (STILLFS_FAULTS) that is mapped shared, so that a point
+ * strikes once and not again in the successor. */
+#ifndef STILLFS_FS_FAULT_H
+#define STILLFS_FS_FAULT_H
+
+#ifdef STILLFS_FAULT_POINTS
+#define FAULT_NAME_MAX 32
+/* The file: which point, at which pass it kills (0: disarmed), how often it was passed since. */
+struct fault_file {
+	char name[FAULT_NAME_MAX];
+	unsigned countdown, passed, killed;
+};
+void fault_setup(void); /* once, before the first daemon */
+void fault_hit(const char *name);
+#define FAULT(name) fault_hit(name)
+#else
+#define FAULT(name) ((void)0)
+#endif
+
+#endif
