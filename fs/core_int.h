@@ -93,6 +93,7 @@ struct lane {
 	_Atomic unsigned n_slots;
 	bool lone[DOOR_MAX_PAIRS]; /* requests come one at a time: do not look for a second */
 	unsigned lone_turns;
+	bool unseen[DOOR_MAX_PAIRS]; /* there may be more requests: the poll must be armed */
 	/* balance.c: how busy it is, and whether it fetches requests */
 	_Atomic bool active;
 	_Atomic uint64_t busy_ns; /* awake until it last fell asleep */

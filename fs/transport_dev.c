@@ -221,7 +221,9 @@ static void lane_ended(struct lane *l, unsigned i)
 
 /* Read requests of mount i until there are none, the batch is full, or no slot is left. Returns false
  * when there may be more. Where requests come one at a time, the second read, which finds none, is left out:
- * arming the poll looks once more anyway. */
+ * arming the poll looks once more anyway. That arming is owed then, also by a lane that retires meanwhile: one
+ * poll's wake-up may stand for several requests (io_uring leaves the entry queued until its task work runs, and
+ * wake-ups for others end there too), so whoever was woken either sees the queue empty or looks again. */
 static bool fetch(struct lane *l, unsigned i, bool *starved)
 {
 	struct core *c = l->core;
@@ -230,8 +232,9 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 	for (k = 0; k < READ_BATCH; k++) {
 		struct rq *r;
 
-		if (k == 1 && l->lone[i] && ++l->lone_turns % LONE_RECHECK) {
+		if (k == 1 && l->lone[i] && atomic_load(&l->active) && ++l->lone_turns % LONE_RECHECK) {
 			l->readable[i] = false;
+			l->unseen[i] = true;
 			return true;
 		}
 		r = gate_full(c->gate) ? NULL : rq_get(l);
@@ -277,8 +280,9 @@ static void arm(struct lane *l)
 	struct io_uring_sqe *s;
 
 	for (unsigned i = 0; i < l->core->n_mnt; i++) {
-		if (l->armed[i] || l->readable[i] || l->ended[i] || !atomic_load(&l->active))
+		if (l->armed[i] || l->readable[i] || l->ended[i] || !(l->unseen[i] || atomic_load(&l->active)))
 			continue;
+		l->unseen[i] = false;
 		s = lane_sqe(l);
 		/* exclusive: one lane wakes for one request */
 		io_uring_prep_poll_add(s, l->fd[i], POLLIN);
