@@ -20,6 +20,9 @@ BUILDS = {
     "asan": ["-Db_sanitize=address,undefined", "-Db_lundef=false"],
     "tsan": ["-Db_sanitize=thread", "-Db_lundef=false"],
 }
+FAULTS_BUILD = ["-Dfault_points=true"]
+# Death between any two stores of the tables: a build of its own, so that the product is tested as it is shipped.
+FAULTS = "tests/integration/test_takeover_faults.py"
 UNIT_LIMIT_S = 120
 # What the builds with sanitizers run against real mounts: every operation, and the gate.
 CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py"]
@@ -47,7 +50,7 @@ def build(work, name, count):
     """The build directory, or None with the failure counted."""
     directory = work / name
     steps = (["meson", "setup", directory, TOP, "-Dwerror=true", "-Dtest_providers=true", "-Ddocs=enabled",
-              *BUILDS[name]], ["ninja", "-C", directory])
+              *BUILDS.get(name, FAULTS_BUILD)], ["ninja", "-C", directory])
     start = time.monotonic()
     for argv in steps:
         r = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
@@ -85,7 +88,7 @@ def c_programs(directory, name, count):
 def pytest(work, what, paths, count, directory):
     report = work / f"{what.replace(' ', '-')}.xml"
     argv = ["/usr/bin/python3", "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}",
-            "--rootdir", str(TOP), *[str(TOP / p) for p in paths]]
+            "--rootdir", str(TOP), *[p if p.startswith("--") else str(TOP / p) for p in paths]]
     env = {**os.environ, **ENV, "STILLFS_BUILD": str(directory), "STILLFS_TEST_TMP": str(work), "PYTHONDONTWRITEBYTECODE": "1"}
     start = time.monotonic()
     child = subprocess.Popen(argv, env=env, cwd=work, start_new_session=True)
@@ -143,7 +146,10 @@ def run(work, all_, count):
             pytest(work, "lint", ["tests/lint"], count, directory)
         everything = name == "plain" or all_
         pytest(work, f"{name} {'integration' if everything else 'conformance'}",
-               ["tests/integration"] if everything else CONFORMANCE, count, directory)
+               ["tests/integration", f"--ignore={TOP / FAULTS}"] if everything else CONFORMANCE, count, directory)
+    directory = build(work, "faults", count)
+    if directory:
+        pytest(work, "fault points", [FAULTS], count, directory)
     if all_:
         other_release(work, "trixie", count)
 
