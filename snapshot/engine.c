@@ -238,6 +238,10 @@ static int recover(struct engine *e, struct snap_error *err)
 		s->state = SET_FAILED;
 		s->ended = clock_utc();
 		r = engine_save(e, s, err);
+		if (r == 0 && e->prov->features & PROV_REMOTE) {
+			log_warn("snapshot %s was not complete; rmdir of the set deletes what it made", s->name);
+			continue; /* a network that is down must not keep the mount from starting */
+		}
 		if (r == 0 && run_remove(e, s->name, s->id, err) < 0) {
 			log_warn("%s", err->msg); /* rmdir of the set tries again */
 			snap_error_clear(err);
@@ -268,7 +272,7 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 	e->prov = provider_find(prov);
 	e->coord = coordinator_find(db);
 	if (!e->prov)
-		snap_error_set(err, -EINVAL, "provider=%s: unknown; this build has: local", prov);
+		snap_error_set(err, -EINVAL, "provider=%s: unknown; this build has: local, ebs", prov);
 	else if (!e->coord)
 		snap_error_set(err, -EINVAL, "db=%s: unknown; this build has: none, mysql", db);
 	else if (conf_bool(d->conf, "freeze") && e->prov->features & PROV_LIVE_FS)

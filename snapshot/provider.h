@@ -1,4 +1,4 @@
-/* snapshot/provider.h - the contract of what takes snapshots: local, null (test builds), later ebs, exec.
+/* snapshot/provider.h - the contract of what takes snapshots: local, ebs, null (test builds).
  * Threads:  every call comes from the engine's one provider thread, never two at once, except
  *           data_path (any thread) and `cancelled` which the provider itself asks.
  * Deadline: every call takes max_ms and returns by then, or soon after a system call that cannot
@@ -13,6 +13,7 @@
 enum prov_feature {
 	PROV_LIVE_FS = 1, /* writes to the backing's filesystem in trigger: freeze=yes is refused */
 	PROV_SYNC_FIRST = 2, /* needs syncfs(backing) inside the hold, before trigger (block snapshots) */
+	PROV_REMOTE = 4, /* remove speaks to a network: never called while stillfs starts */
 };
 
 /* One snapshot run, the same object from preflight to the last poll. */
@@ -20,6 +21,8 @@ struct prov_run {
 	const char *name; /* set name, [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 	const char *set_id; /* unique id of the set, 32 hex digits */
 	const char *lineage; /* 32 hex digits */
+	const char *class, *description, *tags; /* of the set; tags: "key:value" lines */
+	const char *position; /* "key value" lines; "" before trigger */
 	const struct door *door;
 	bool (*cancelled)(const struct prov_run *r); /* abort asked for, or deadline: stop soon */
 	void *ref; /* the provider's own, between preflight and discard/complete */

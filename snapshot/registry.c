@@ -1,5 +1,6 @@
 /* snapshot/registry.c - providers and coordinators by name, and the coordinator that locks nothing. */
 #include "snapshot/coordinator.h"
+#include "snapshot/ebs/ebs.h"
 #include "snapshot/local/local.h"
 #include "snapshot/coord_mysql.h"
 #include "snapshot/provider.h"
@@ -13,6 +14,7 @@ const struct prov_ops *provider_find(const char *name)
 {
 	static const struct prov_ops *const all[] = {
 		&prov_local,
+		&prov_ebs,
 #ifdef STILLFS_TEST_PROVIDERS
 		&prov_null,
 #endif

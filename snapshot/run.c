@@ -168,18 +168,18 @@ static void finish(struct run *r, int ret)
 		return; /* the stuck call will discard it */
 	if (ret == 0) {
 		e->prov->finish(e->prov_self, &r->pc->pr);
-		free(r->pc);
+		run_ctx_free(r->pc);
 		return;
 	}
 	if (!r->prov_begun) {
-		free(r->pc);
+		run_ctx_free(r->pc);
 		return;
 	}
 	engine_step(e, "discarding");
 	j = job_new(run_do_discard, e, DISCARD_MS);
 	if (!j) {
 		log_error("discard snapshot %s: out of memory; its data is removed at the next start", r->s->name);
-		free(r->pc);
+		run_ctx_free(r->pc);
 		return;
 	}
 	j->arg = r->pc;
@@ -193,15 +193,24 @@ static struct run *run_new(struct engine *e, struct set *s)
 	struct run *r = calloc(1, sizeof(*r));
 	struct prov_ctx *p = calloc(1, sizeof(*p));
 
-	if (!r || !p) {
+	if (p) {
+		(void)pthread_mutex_lock(&e->lock); /* both can be written meanwhile */
+		p->description = strdup(s->description);
+		p->tags = strdup(s->tags);
+		(void)pthread_mutex_unlock(&e->lock);
+		p->position = strdup("");
+	}
+	if (!r || !p || !p->description || !p->tags || !p->position) {
 		free(r);
-		free(p);
+		run_ctx_free(p);
 		return NULL;
 	}
 	memcpy(p->name, s->name, sizeof(p->name));
 	memcpy(p->id, s->id, sizeof(p->id));
 	memcpy(p->lineage, s->lineage, sizeof(p->lineage));
-	p->pr = (struct prov_run){ .name = p->name, .set_id = p->id, .lineage = p->lineage,
+	memcpy(p->class, s->class, sizeof(p->class));
+	p->pr = (struct prov_run){ .name = p->name, .set_id = p->id, .lineage = p->lineage, .class = p->class,
+				   .description = p->description, .tags = p->tags, .position = p->position,
 				   .door = &e->door, .cancelled = run_prov_cancelled };
 	*r = (struct run){ .e = e, .s = s, .pc = p, .abort = &e->abort_flag, .start_ns = clock_boot_ns() };
 	return r;

@@ -97,6 +97,16 @@ void run_do_discard(struct job *j)
 	j->result = e->prov->discard(e->prov_self, &p->pr, &j->err);
 	if (j->result < 0)
 		log_error("discard snapshot %s: %s", p->name, j->err.msg);
+	run_ctx_free(p);
+}
+
+void run_ctx_free(struct prov_ctx *p)
+{
+	if (!p)
+		return;
+	free(p->description);
+	free(p->tags);
+	free(p->position);
 	free(p);
 }
 

@@ -272,6 +272,9 @@ static int step_trigger(struct run *r)
 	if (!left_ms(r))
 		return snap_error_set(r->err, -ETIMEDOUT, "snapshot %s: gate_timeout was over before the provider "
 							  "could be called", r->s->name);
+	if (set_text(&r->pc->position, vbuf_text(&r->position)) < 0)
+		return snap_error_set(r->err, -ENOMEM, "snapshot %s: out of memory", r->s->name);
+	r->pc->pr.position = r->pc->position; /* no call of the provider runs now */
 	t = clock_boot_ns();
 	run_note(r, "trigger", -1);
 	j = run_prov_job(r, do_trigger, left_ms(r));

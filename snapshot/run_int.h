@@ -9,7 +9,8 @@
 /* Outlives the engine's interest when the provider's call is stuck. */
 struct prov_ctx {
 	struct prov_run pr;
-	char name[DOOR_NAME_MAX + 1], id[33], lineage[33];
+	char name[DOOR_NAME_MAX + 1], id[33], lineage[33], class[DOOR_NAME_MAX + 1];
+	char *description, *tags, *position; /* its own: the set may be gone before a stuck call is */
 	_Atomic bool cancel;
 	const struct prov_ops *ops;
 	struct prov_progress progress;
@@ -54,6 +55,7 @@ struct job *run_db_job(struct run *r, void (*fn)(struct job *), uint32_t max_ms)
 struct job *run_prov_job(struct run *r, void (*fn)(struct job *), uint32_t max_ms);
 /* After a provider call that failed: if it is still running, its run is no longer ours. */
 void run_prov_call_done(struct run *r, struct job *j);
+void run_ctx_free(struct prov_ctx *p); /* NULL is harmless */
 bool run_prov_cancelled(const struct prov_run *pr);
 /* The run is over and failed: take away what the provider made. A job of the provider's executor. */
 void run_do_discard(struct job *j);

@@ -297,6 +297,11 @@ const struct aws_key *creds_get(struct creds *c, uint32_t min_life_s, uint64_t d
 	return r < 0 ? NULL : &c->key;
 }
 
+const struct aws_key *creds_held(const struct creds *c)
+{
+	return c->have_key ? &c->key : NULL;
+}
+
 void creds_forget(struct creds *c)
 {
 	explicit_bzero(&c->key, sizeof(c->key));

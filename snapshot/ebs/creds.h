@@ -29,6 +29,7 @@ struct creds *creds_free(struct creds *c); /* NULL is harmless; wipes */
  * call. NULL: *err says what was looked for: -EACCES none or refused, -ETIMEDOUT, -ECANCELED, -EINVAL a file. */
 const struct aws_key *creds_get(struct creds *c, uint32_t min_life_s, uint64_t deadline_ns, bool (*stop)(void *arg),
 				void *stop_arg, struct snap_error *err);
+const struct aws_key *creds_held(const struct creds *c); /* what creds_get gave last, as it is; NULL: nothing */
 void creds_forget(struct creds *c); /* they were refused: the next creds_get asks anew */
 /* Region and endpoint of `service`, found once. Valid as long as c. */
 int creds_region(struct creds *c, uint64_t deadline_ns, const char **out, struct snap_error *err);

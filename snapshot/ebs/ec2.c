@@ -72,6 +72,8 @@ void ec2_arg(struct vbuf *form, const char *value, const char *name, ...)
 	for (; *value; value++)
 		if (strchr(plain, *value))
 			vbuf_add(form, value, 1);
+		else if (*value == ' ')
+			vbuf_puts(form, "+"); /* as forms are, and AWS's own tools; some check the signature of a form made anew */
 		else
 			vbuf_printf(form, "%%%02X", (unsigned)(unsigned char)*value);
 }

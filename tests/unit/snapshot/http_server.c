@@ -154,7 +154,7 @@ static void answer(struct hs *s, struct conn *c)
 	(void)pthread_mutex_unlock(&s->lock);
 	record(s, c, len, step == &over ? NULL : step);
 	(void)pthread_mutex_lock(&s->lock);
-	s->next++;
+	s->next += !step->forever;
 	(void)pthread_mutex_unlock(&s->lock);
 	memmove(c->buf, c->buf + len, c->len - len + 1);
 	c->len -= len;
@@ -272,11 +272,11 @@ struct hs *hs_start(bool tls, const struct hs_step *steps, size_t n)
 void hs_stop(struct hs *s, bool unplayed)
 {
 	char wrong[512] = "";
-	size_t left = s->next < s->n ? s->n - s->next : 0;
+	size_t left;
 
 	assert_int_equal(write(s->wake[1], "x", 1), 1);
 	(void)pthread_join(s->thread, NULL);
-	left = s->next < s->n ? s->n - s->next : 0;
+	left = s->next < s->n && !s->steps[s->next].forever ? s->n - s->next : 0;
 	memcpy(wrong, s->wrong, sizeof(wrong));
 	for (unsigned i = 0; i < CONNS; i++)
 		conn_close(&s->conns[i]);

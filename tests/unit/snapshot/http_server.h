@@ -23,6 +23,7 @@ struct hs_step {
 	const char *expect; /* what the request must hold, or the test fails; NULL: anything */
 	unsigned delay_ms; /* before the answer */
 	bool end; /* close after the reply */
+	bool forever; /* for all requests from here on; counts as played */
 };
 
 struct hs; /* the server */

@@ -168,7 +168,7 @@ static void keys_that_have_expired_are_refused(void **state)
 
 static void a_role_is_assumed_with_the_keys_of_its_source_profile(void **state)
 {
-	PLAY({ .body = STS("AssumeRole", "ROLE"), .expect = "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr&RoleSessionName=s&ExternalId=e%20x" },
+	PLAY({ .body = STS("AssumeRole", "ROLE"), .expect = "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr&RoleSessionName=s&ExternalId=e+x" },
 	     { .status = 403, .body = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>" });
 
 	set("AWS_ENDPOINT_URL_STS", hs_url(at.s));

@@ -112,7 +112,7 @@ static void a_request_is_signed_with_its_token_for_its_host_and_port(void **stat
 	struct vbuf form = VBUF_INIT;
 	struct xml *x;
 	char host[64];
-	PLAY({ .body = OK, .expect = "Action=DoIt&Version=2016-11-15&Filter.1.Value.2=a%20b%26%3D%2B%C3%A9~" });
+	PLAY({ .body = OK, .expect = "Action=DoIt&Version=2016-11-15&Filter.1.Value.2=a+b%26%3D%2B%C3%A9~" });
 
 	at.peer.url = hs_url(at.s);
 	ec2_arg(&form, "a b&=+\xc3\xa9~", "Filter.%u.Value.%u", 1u, 2u);

@@ -1,0 +1,456 @@
+/* snapshot/ebs/ebs.c - the provider of EBS snapshots, as provider.h wants it.
+ * Owns:      keys, the connection to EC2, the run's knowledge of what it made.
+ * Called by: the engine, through prov_ebs, on its provider thread.
+ * Blocks:    every call up to its deadline; between the closing and the opening of the gate there is one request, on a
+ *            connection that preflight has made, with keys that preflight has found.
+ * Errors:    -errno with the sentence.
+ *
+ * The point in time is the request's acceptance, somewhere between its sending and its answer; the gate is closed from
+ * before to after. A creation is sent once. When its answer is lost, the attempt's unique tag is looked for while the
+ * gate is still closed: snapshots that show up then were begun within the hold. Otherwise the set fails, and discard
+ * deletes whatever carries the tag. */
+#include "snapshot/ebs/ebs_int.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define LOOK_RESERVE_MS 1500u /* of trigger's time, to look for a lost answer's snapshots */
+#define LOOK_FROM_MS 4000u /* only when trigger has at least so long */
+#define LOOK_MAX_MS 5000u
+#define LOOK_PAUSE_MS 250u
+#define POLL_FIRST_MS 1000u
+#define POLL_MAX_MS 15000u
+#define POLL_FAILED_MAX_MS 60000u
+#define POLL_CALL_MS 20000u
+#define NEW_S 120u /* a snapshot that is so young may not be described yet */
+#define DISCARD_MS 50000u
+#define QUIET_MS 8000u /* after a lost answer: nothing more has shown up for so long */
+
+const char *ebs_sysfs = "/sys";
+
+/* ---- life ---- */
+
+static void ebs_close(void *p)
+{
+	struct ebs *e = p;
+
+	creds_free(e->creds);
+	ec2_free(e->ec2);
+	free(e);
+}
+
+static void *ebs_open(const struct door *d, struct snap_error *err)
+{
+	const struct conf *c = d->conf;
+	const struct creds_opts o = { .profile = conf_str(c, "ebs.profile"), .region = conf_str(c, "ebs.region"),
+				      .endpoint = conf_str(c, "ebs.endpoint"), .fips = conf_bool(c, "ebs.fips"),
+				      .dualstack = conf_bool(c, "ebs.dualstack"), .imds_v1 = conf_bool(c, "ebs.old_metadata") };
+	struct ebs *e = calloc(1, sizeof(*e));
+	struct vols v = { 0 };
+	int r = e ? 0 : -ENOMEM;
+
+	if (r == 0)
+		r = discover_named(conf_str(c, "ebs.volumes"), 1, &v, err);
+	if (r == 0 && *conf_str(c, "ebs.instance") && !discover_is_id(conf_str(c, "ebs.instance"), "i-"))
+		r = snap_error_set(err, -EINVAL, "ebs.instance=%.60s: expected an id like i-0123456789abcdef0",
+				   conf_str(c, "ebs.instance"));
+	if (r == 0) {
+		e->door = d;
+		e->creds = creds_new(&o, err);
+		e->ec2 = e->creds ? ec2_new(err) : NULL;
+		if (e->ec2)
+			return e;
+		r = -ENOMEM;
+	}
+	snap_error_set(err, r, "provider ebs: out of memory");
+	if (e)
+		ebs_close(e);
+	return NULL;
+}
+
+/* ---- preflight and trigger ---- */
+
+static int make_attempt(struct erun *er)
+{
+	unsigned char rnd[16];
+
+	if (getrandom(rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
+		return -EIO;
+	for (int i = 0; i < 16; i++)
+		(void)snprintf(er->attempt + 2 * i, 3, "%02x", rnd[i]);
+	return 0;
+}
+
+static int ebs_preflight(void *self, struct prov_run *r, uint32_t hold_ms, uint32_t max_ms, struct snap_error *err)
+{
+	struct api a = { .e = self, .stop = r, .deadline_ns = clock_boot_ns() + max_ms * NS_PER_MS };
+	struct erun *er = calloc(1, sizeof(*er));
+
+	if (!er || make_attempt(er) < 0) {
+		free(er);
+		return snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
+	}
+	r->ref = er;
+	return check_all(&a, r, er, hold_ms, err);
+}
+
+/* Are these exactly one snapshot of each of our volumes, and none has failed? */
+static int exactly_ours(const struct erun *er, const struct snaps *s, struct snap_error *err)
+{
+	for (unsigned i = 0; i < er->vols.n; i++) {
+		unsigned found = 0;
+
+		for (unsigned k = 0; k < s->n; k++) {
+			if (strcmp(s->v[k].volume, er->vols.v[i].id) != 0)
+				continue;
+			found++;
+			if (!s->v[k].id[0] || strcmp(s->v[k].state, "error") == 0)
+				return snap_error_set(err, -EIO, "the snapshot of %s failed at once: %.100s", er->vols.v[i].id,
+						      s->v[k].message);
+		}
+		if (found != 1)
+			return snap_error_set(err, -EIO, "EC2 made %u snapshots of volume %s, where one was asked for; what was made is "
+							 "deleted", found, er->vols.v[i].id);
+	}
+	if (s->n != er->vols.n)
+		return snap_error_set(err, -EIO, "EC2 made %u snapshots, of %u volumes; volumes were attached meanwhile? what was made is "
+						 "deleted", s->n, er->vols.n);
+	return 0;
+}
+
+static void read_created(const struct xml *x, const struct erun *er, struct snaps *out)
+{
+	const struct xml_elem *root = xml_root(x), *i = er->vols.n == 1 ? root : xml_find(root, "snapshotSet/item");
+
+	out->n = 0;
+	for (; i && out->n < SNAPS_MAX; i = er->vols.n == 1 ? NULL : xml_next(i))
+		api_read_snap(i, &out->v[out->n++]);
+}
+
+/* The answer was lost. While the gate is closed, look for what the request made. */
+static int look_for(struct api *a, const struct prov_run *r, struct erun *er, uint64_t end_ns, struct snap_error *err)
+{
+	const struct timespec pause = { .tv_nsec = LOOK_PAUSE_MS * NS_PER_MS };
+	struct snap_error why = { 0 };
+	uint64_t most = clock_boot_ns() + LOOK_MAX_MS * NS_PER_MS;
+
+	a->deadline_ns = end_ns < most ? end_ns : most;
+	while (!r->cancelled(r) && clock_boot_ns() + LOOK_PAUSE_MS * NS_PER_MS < a->deadline_ns) {
+		snap_error_clear(&why);
+		if (api_find(a, "stillfs:attempt", er->attempt, &er->snaps, &why) == 0 && er->snaps.n &&
+		    exactly_ours(er, &er->snaps, &why) == 0) {
+			er->sure = true;
+			log_warn("snapshot %s: the answer to %s was lost, but its snapshots were found while writes were held", r->name,
+				 create_action(er));
+			return 0;
+		}
+		if (why.code == -EACCES)
+			break;
+		(void)nanosleep(&pause, NULL);
+	}
+	return snap_error_set(err, -EIO, "no answer to %s, so nobody knows when its snapshots were begun; they are looked for and "
+					 "deleted", create_action(er));
+}
+
+static int ebs_trigger(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + max_ms * NS_PER_MS;
+	struct api a = { .e = self, .stop = r, .held = true };
+	struct snap_error why = { 0 };
+	struct vbuf form = VBUF_INIT;
+	struct erun *er = r->ref;
+	struct xml *x = NULL;
+	int ret = create_form(self, r, er, false, &form, err);
+
+	if (ret == 0) {
+		a.deadline_ns = max_ms >= LOOK_FROM_MS ? end - LOOK_RESERVE_MS * NS_PER_MS : end;
+		er->sent = true;
+		ret = api_call(&a, create_action(er), &form, true, &x, &why);
+		er->sent = a.fate != EC2_REFUSED;
+		if (ret == 0) {
+			read_created(x, er, &er->snaps);
+			er->sure = true;
+			ret = exactly_ours(er, &er->snaps, err);
+		} else if (ret != -ECANCELED && a.fate == EC2_UNKNOWN) {
+			ret = look_for(&a, r, er, end, err);
+		} else {
+			snap_error_set(err, ret, "%s", why.msg);
+		}
+	}
+	xml_free(x);
+	vbuf_free(&form);
+	er->fixed_ns = clock_boot_ns();
+	er->pause_ms = POLL_FIRST_MS;
+	er->next_poll_ns = er->fixed_ns + er->pause_ms * NS_PER_MS;
+	return ret;
+}
+
+/* ---- completion ---- */
+
+static int describe_own(struct api *a, struct erun *er, struct snaps *now, struct snap_error *err)
+{
+	return api_find(a, "stillfs:attempt", er->attempt, now, err);
+}
+
+/* What the snapshots have come to. 0, or why the set has failed. */
+static int judge(struct erun *er, const struct snaps *now, struct snap_error *err)
+{
+	struct prov_progress *p = &er->progress;
+	uint64_t done = 0, all = 0;
+	bool complete = true, young = clock_boot_ns() - er->fixed_ns < NEW_S * NS_PER_S;
+
+	for (unsigned i = 0; i < er->snaps.n; i++) {
+		const struct snap *s = NULL;
+
+		for (unsigned k = 0; k < now->n; k++)
+			if (strcmp(now->v[k].id, er->snaps.v[i].id) == 0)
+				s = &now->v[k];
+		if (!s && !young)
+			return snap_error_set(err, -EIO, "snapshot %s of volume %s has gone", er->snaps.v[i].id, er->snaps.v[i].volume);
+		if (s && strcmp(s->state, "error") == 0)
+			return snap_error_set(err, -EIO, "snapshot %s of volume %s failed: %.120s", s->id, s->volume,
+					      s->message[0] ? s->message : "AWS gives no reason");
+		complete &= s && strcmp(s->state, "completed") == 0;
+		all += s ? s->size_gib : 0;
+		done += s ? (uint64_t)s->size_gib * (strcmp(s->state, "completed") == 0 ? 100 : s->percent) : 0;
+	}
+	p->complete = complete;
+	p->percent = complete ? 100 : all ? (unsigned)(done / all) : 0;
+	if (p->percent > 99 && !complete)
+		p->percent = 99;
+	p->size_b = all << 30;
+	p->volumes = er->snaps.n;
+	p->detail[0] = '\0';
+	for (unsigned i = 0; i < er->snaps.n && strlen(p->detail) < 200; i++)
+		(void)snprintf(p->detail + strlen(p->detail), sizeof(p->detail) - strlen(p->detail), "%s%s", i ? " " : "",
+			       er->snaps.v[i].id);
+	return 0;
+}
+
+static void wait_slice(const struct prov_run *r, uint64_t until_ns)
+{
+	const struct timespec tick = { .tv_nsec = 10000000 };
+
+	while (clock_boot_ns() < until_ns && !r->cancelled(r))
+		(void)nanosleep(&tick, NULL);
+}
+
+static int ebs_poll(void *self, struct prov_run *r, uint32_t max_ms, struct prov_progress *out, struct snap_error *err)
+{
+	struct api a = { .e = self, .stop = r, .deadline_ns = clock_boot_ns() + POLL_CALL_MS * NS_PER_MS };
+	uint64_t slice = clock_boot_ns() + max_ms * NS_PER_MS;
+	struct erun *er = r->ref;
+	struct snap_error why = { 0 };
+	struct snaps *now;
+	int ret = 0;
+
+	wait_slice(r, er->next_poll_ns < slice ? er->next_poll_ns : slice);
+	if (clock_boot_ns() >= er->next_poll_ns && !r->cancelled(r)) {
+		now = calloc(1, sizeof(*now));
+		if (!now)
+			return snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
+		ret = describe_own(&a, er, now, &why);
+		if (ret == 0) {
+			ret = judge(er, now, err);
+			er->pause_ms = er->pause_ms * 3 / 2 < POLL_MAX_MS ? er->pause_ms * 3 / 2 : POLL_MAX_MS;
+		} else {
+			/* what AWS makes goes on without us: no failure of asking is a failure of the set */
+			ret = 0;
+			er->pause_ms = er->pause_ms * 2 < POLL_FAILED_MAX_MS ? er->pause_ms * 2 : POLL_FAILED_MAX_MS;
+			(void)snprintf(er->progress.detail, sizeof(er->progress.detail), "progress unknown: %.230s", why.msg);
+		}
+		er->next_poll_ns = clock_boot_ns() + er->pause_ms * NS_PER_MS;
+		free(now);
+	}
+	er->progress.volumes = er->snaps.n;
+	*out = er->progress;
+	return ret;
+}
+
+static void ebs_finish(void *self, struct prov_run *r)
+{
+	free(r->ref);
+	r->ref = NULL;
+}
+
+/* ---- removal ---- */
+
+static int delete_all(struct api *a, const struct snaps *s, struct snap_error *err)
+{
+	int r = 0, one;
+
+	for (unsigned i = 0; i < s->n; i++) { /* all, also when one cannot be deleted */
+		one = api_delete(a, s->v[i].id, err);
+		r = r ? r : one;
+	}
+	return r;
+}
+
+/* After a lost answer: delete what carries the attempt's mark, until nothing more shows up. */
+static int delete_late(struct api *a, struct erun *er, struct snap_error *err)
+{
+	const struct timespec pause = { .tv_nsec = 500000000 };
+	struct snaps *found = calloc(1, sizeof(*found));
+	uint64_t quiet = clock_boot_ns() + QUIET_MS * NS_PER_MS;
+	int r = found ? 0 : -ENOMEM;
+
+	while (r == 0 && clock_boot_ns() < quiet) {
+		r = api_find(a, "stillfs:attempt", er->attempt, found, err);
+		if (r == 0 && found->n) {
+			r = delete_all(a, found, err);
+			/* deleted ones may be described for a moment: all there can be is gone */
+			if (r == 0 && found->n >= er->vols.n)
+				break;
+		}
+		(void)nanosleep(&pause, NULL);
+	}
+	free(found);
+	return r < 0 ? snap_error_set(err, r, "delete what the lost request made: %s", strerror(-r)) : 0;
+}
+
+static int ebs_discard(void *self, struct prov_run *r, struct snap_error *err)
+{
+	struct api a = { .e = self, .deadline_ns = clock_boot_ns() + DISCARD_MS * NS_PER_MS };
+	struct erun *er = r->ref;
+	int ret = 0;
+
+	if (er && er->sent)
+		ret = er->sure ? delete_all(&a, &er->snaps, err) : delete_late(&a, er, err);
+	ebs_finish(self, r);
+	return ret;
+}
+
+struct named {
+	const char *name;
+	struct snaps found;
+};
+
+static int check_names(void *arg, const struct xml_elem *root, struct snap_error *err)
+{
+	const struct xml_elem *i = xml_find(root, "snapshotSet/item");
+	struct named *n = arg;
+	char name[300];
+
+	for (; i; i = xml_next(i)) {
+		api_tag(i, "stillfs:set", name, sizeof(name));
+		if (n->name && strcmp(name, n->name) != 0)
+			return snap_error_set(err, -ESTALE, "remove %s: its snapshots are marked as set %.60s; nothing was removed",
+					      n->name, name);
+		if (n->found.n == SNAPS_MAX)
+			return snap_error_set(err, -E2BIG, "remove %s: too many snapshots", n->name);
+		api_read_snap(i, &n->found.v[n->found.n++]);
+	}
+	return 0;
+}
+
+static int ebs_remove(void *self, const char *name, const char *set_id, uint32_t max_ms, struct snap_error *err)
+{
+	struct api a = { .e = self, .deadline_ns = clock_boot_ns() + (uint64_t)max_ms * NS_PER_MS };
+	struct named *n = calloc(1, sizeof(*n));
+	struct vbuf form = VBUF_INIT;
+	int r = n ? api_connect(&a, false, err) : snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
+
+	if (r == 0) {
+		n->name = name;
+		ec2_arg(&form, "self", "Owner.1");
+		ec2_arg(&form, "tag:stillfs:id", "Filter.1.Name");
+		ec2_arg(&form, set_id, "Filter.1.Value.1");
+		r = api_pages(&a, "DescribeSnapshots", &form, check_names, n, err);
+		if (r == 0)
+			r = delete_all(&a, &n->found, err);
+	}
+	vbuf_free(&form);
+	free(n);
+	return r;
+}
+
+/* ---- listing ---- */
+
+struct listed {
+	char name[DOOR_NAME_MAX + 1], id[33];
+	unsigned members, completed;
+};
+
+struct listing {
+	struct listed *v;
+	size_t n, cap;
+};
+
+static int add_listed(void *arg, const struct xml_elem *root, struct snap_error *err)
+{
+	const struct xml_elem *i = xml_find(root, "snapshotSet/item");
+	struct listing *l = arg;
+
+	for (; i; i = xml_next(i)) {
+		char id[300], num[300];
+		struct snap s;
+		size_t k = 0;
+
+		api_tag(i, "stillfs:id", id, sizeof(id));
+		api_tag(i, "stillfs:members", num, sizeof(num));
+		api_read_snap(i, &s);
+		if (strlen(id) != 32)
+			continue;
+		while (k < l->n && strcmp(l->v[k].id, id) != 0)
+			k++;
+		if (k == l->cap) {
+			struct listed *more = realloc(l->v, (l->cap + 64) * sizeof(*more));
+
+			if (!more)
+				return snap_error_set(err, -ENOMEM, "list sets: out of memory");
+			l->v = more;
+			l->cap += 64;
+		}
+		if (k == l->n) {
+			l->v[k] = (struct listed){ .members = (unsigned)strtoul(num, NULL, 10) };
+			memcpy(l->v[k].id, id, 33);
+			api_tag(i, "stillfs:set", num, sizeof(num));
+			(void)snprintf(l->v[k].name, sizeof(l->v[k].name), "%.64s", num);
+			l->n++;
+		}
+		l->v[k].completed += strcmp(s.state, "completed") == 0;
+	}
+	return 0;
+}
+
+static int ebs_list(void *self, int (*fn)(void *arg, const char *name, const char *set_id, bool complete), void *arg,
+		    uint32_t max_ms, struct snap_error *err)
+{
+	struct api a = { .e = self, .deadline_ns = clock_boot_ns() + (uint64_t)max_ms * NS_PER_MS };
+	struct listing l = { 0 };
+	struct vbuf form = VBUF_INIT;
+	int r = api_connect(&a, false, err);
+
+	if (r == 0) {
+		ec2_arg(&form, "self", "Owner.1");
+		ec2_arg(&form, "1000", "MaxResults");
+		ec2_arg(&form, "tag:stillfs:name", "Filter.1.Name");
+		ec2_arg(&form, a.e->door->name, "Filter.1.Value.1");
+		r = api_pages(&a, "DescribeSnapshots", &form, add_listed, &l, err);
+	}
+	for (size_t i = 0; r == 0 && i < l.n; i++)
+		if (fn(arg, l.v[i].name, l.v[i].id, l.v[i].members && l.v[i].completed == l.v[i].members))
+			break;
+	vbuf_free(&form);
+	free(l.v);
+	return r;
+}
+
+const struct prov_ops prov_ebs = {
+	.name = "ebs",
+	.features = PROV_SYNC_FIRST | PROV_REMOTE,
+	.open = ebs_open,
+	.close = ebs_close,
+	.preflight = ebs_preflight,
+	.trigger = ebs_trigger,
+	.poll = ebs_poll,
+	.discard = ebs_discard,
+	.finish = ebs_finish,
+	.remove = ebs_remove,
+	.list = ebs_list,
+};

@@ -1,0 +1,10 @@
+/* snapshot/ebs/ebs.h - provider of EBS snapshots: every volume under the pairs in one atomic request, over EC2's API. */
+#ifndef STILLFS_SNAPSHOT_EBS_H
+#define STILLFS_SNAPSHOT_EBS_H
+
+#include "snapshot/provider.h"
+
+extern const struct prov_ops prov_ebs;
+extern const char *ebs_sysfs; /* "/sys"; tests have a tree of their own */
+
+#endif

@@ -1,0 +1,81 @@
+/* snapshot/ebs/ebs_int.h - shared by ebs.c (contract), ebs_check.c (preflight), ebs_api.c (calls), ebs_tags.c (record in
+ * tags). Everything here runs on the provider's thread. */
+#ifndef STILLFS_SNAPSHOT_EBS_INT_H
+#define STILLFS_SNAPSHOT_EBS_INT_H
+
+#include "snapshot/ebs/creds.h"
+#include "snapshot/ebs/discover.h"
+#include "snapshot/ebs/ebs.h"
+#include "snapshot/ebs/ec2.h"
+
+#define SNAPS_MAX 256 /* of one set, strays included */
+#define DESCRIPTION_MAX 255
+
+struct ebs {
+	const struct door *door;
+	struct creds *creds;
+	struct ec2 *ec2;
+	/* found at the first use */
+	char url[300], instance[24];
+	const char *region;
+};
+
+struct snap {
+	char id[32], volume[24], state[16], message[128];
+	unsigned percent, size_gib;
+};
+
+struct snaps {
+	unsigned n;
+	struct snap v[SNAPS_MAX];
+};
+
+/* One run, from preflight to finish or discard. */
+struct erun {
+	struct vols vols;
+	unsigned n_exclude;
+	char exclude[VOLS_MAX][24]; /* attached, not ours, not the root volume */
+	char attempt[33]; /* unique: what is found with it is of this run's one trigger */
+	bool sent; /* a creation went out */
+	bool sure; /* and what it made is known: snaps */
+	struct snaps snaps;
+	uint64_t next_poll_ns, fixed_ns;
+	uint32_t pause_ms;
+	struct prov_progress progress;
+};
+
+/* ebs_api.c. deadline_ns: CLOCK_BOOTTIME; stop: NULL, or the run that can be cancelled. */
+struct api {
+	struct ebs *e;
+	const struct prov_run *stop;
+	uint64_t deadline_ns;
+	bool held; /* the gate is closed: no new keys, nothing but the one request */
+	/* filled */
+	enum ec2_fate fate;
+	char code[64];
+};
+/* Region, endpoint, keys that live long enough, and for `instance` the id of this instance. */
+int api_connect(struct api *a, bool instance, struct snap_error *err);
+int api_call(struct api *a, const char *action, const struct vbuf *form, bool once, struct xml **out,
+	     struct snap_error *err);
+int api_pages(struct api *a, const char *action, const struct vbuf *form,
+	      int (*fn)(void *arg, const struct xml_elem *root, struct snap_error *err), void *arg, struct snap_error *err);
+/* Snapshots with tag key=value, of the account alone. */
+int api_find(struct api *a, const char *key, const char *value, struct snaps *out, struct snap_error *err);
+void api_read_snap(const struct xml_elem *e, struct snap *out);
+int api_delete(struct api *a, const char *snapshot, struct snap_error *err); /* 0 also when it is gone */
+/* A tag of an element with a tagSet; "" when it has none of that name. */
+void api_tag(const struct xml_elem *e, const char *key, char *buf, size_t cap);
+
+/* ebs_check.c: everything that can be known before anything is held. */
+int check_all(struct api *a, struct prov_run *r, struct erun *er, uint32_t hold_ms, struct snap_error *err);
+/* The creating request. dry: only ask whether it would be allowed. */
+int create_form(struct ebs *e, const struct prov_run *r, const struct erun *er, bool dry, struct vbuf *form,
+		struct snap_error *err);
+const char *create_action(const struct erun *er);
+
+/* ebs_tags.c: TagSpecification and Description. -EINVAL: a user's tag that EC2 would refuse. */
+int tags_form(const struct door *d, const struct prov_run *r, const struct erun *er, struct vbuf *form,
+	      struct snap_error *err);
+
+#endif

@@ -1,0 +1,180 @@
+/* snapshot/ebs/ebs_tags.c - the record of a set in the tags of its snapshots, within EC2's limits: 50 tags, keys of 128
+ * and values of 256 characters, a description of 255. At most 20 tags are ours. What does not fit is given by its digest
+ * and stands in the snapshot itself (.stillfs-position). Pure, but for the host's name and the time. */
+#include "snapshot/ebs/ebs_int.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define OURS_MAX 20u
+#define ALL_MAX 50u
+#define VALUE_MAX 250u /* bytes: never more than 256 characters */
+
+struct tagger {
+	struct vbuf *form;
+	unsigned n;
+};
+
+/* Bytes of text, at most max, that end with a whole character. */
+static size_t cut(const char *text, size_t max)
+{
+	size_t n = strlen(text);
+
+	if (n <= max)
+		return n;
+	for (n = max; n && ((unsigned char)text[n] & 0xc0) == 0x80;)
+		n--;
+	return n;
+}
+
+static void put(struct tagger *t, const char *key, const char *value, size_t len)
+{
+	char buf[260];
+
+	(void)snprintf(buf, sizeof(buf), "%.*s", (int)(len < 256 ? len : 256), value);
+	t->n++;
+	ec2_arg(t->form, key, "TagSpecification.1.Tag.%u.Key", t->n);
+	ec2_arg(t->form, buf, "TagSpecification.1.Tag.%u.Value", t->n);
+}
+
+static void put_text(struct tagger *t, const char *key, const char *value)
+{
+	put(t, key, value, cut(value, VALUE_MAX));
+}
+
+static int digest(const char *text, char out[65])
+{
+	unsigned char md[32];
+
+	if (!EVP_Digest(text, strlen(text), md, NULL, EVP_sha256(), NULL))
+		return -ENOMEM;
+	for (int i = 0; i < 32; i++)
+		(void)snprintf(out + 2 * i, 3, "%02x", md[i]);
+	return 0;
+}
+
+/* The user's "key:value" lines. */
+static int put_users(struct tagger *t, const char *tags, bool *named, struct snap_error *err)
+{
+	unsigned all = 0, kept = 0;
+	char key[160], hex[65], note[160];
+	int r;
+
+	for (const char *p = tags, *next; *p; p = next) {
+		size_t len = strcspn(p, "\n"), k = strcspn(p, ":\n"), v = len > k ? len - k - 1 : 0;
+
+		next = p + len + (p[len] == '\n');
+		if (!len)
+			continue;
+		(void)snprintf(key, sizeof(key), "%.*s", (int)(k < 150 ? k : 150), p);
+		if (!k || k > 128 || v > 256)
+			return snap_error_set(err, -EINVAL, "tag %.40s...: EC2 takes keys of 1 to 128 and values of at most 256 bytes",
+					      key);
+		all++;
+		if (kept == ALL_MAX - OURS_MAX)
+			continue;
+		kept++;
+		*named |= strcmp(key, "Name") == 0;
+		put(t, key, p + k + (len > k), v);
+	}
+	if (all == kept)
+		return 0;
+	r = digest(tags, hex);
+	(void)snprintf(note, sizeof(note), "%u of %u kept sha256:%s", kept, all, hex);
+	if (r == 0)
+		put_text(t, "stillfs:tags", note);
+	return r;
+}
+
+/* In pieces, or by its digest when `room` tags are too few. Lines are joined by ";". */
+static int put_position(struct tagger *t, const char *position, unsigned room)
+{
+	char text[OURS_MAX * VALUE_MAX + 1], hex[65], key[40], value[100];
+	size_t n = strlen(position), len;
+	unsigned pieces = 0;
+	int r;
+
+	while (n && position[n - 1] == '\n')
+		n--;
+	if (!n)
+		return 0;
+	if (n < sizeof(text)) {
+		for (size_t i = 0; i < n; i++)
+			text[i] = position[i] == '\n' ? ';' : position[i];
+		text[n] = '\0';
+		for (const char *p = text; *p; p += cut(p, VALUE_MAX))
+			pieces++;
+		if (pieces <= room) {
+			pieces = 0;
+			for (const char *p = text; *p; p += len) {
+				len = cut(p, VALUE_MAX);
+				(void)snprintf(key, sizeof(key), "stillfs:position.%u", pieces++);
+				put(t, key, p, len);
+			}
+			return 0;
+		}
+	}
+	r = digest(position, hex);
+	(void)snprintf(value, sizeof(value), "in-snapshot sha256:%s", hex);
+	if (r == 0)
+		put_text(t, "stillfs:position", value);
+	return r;
+}
+
+static void put_pairs(struct tagger *t, const struct door *d, const struct vols *vols)
+{
+	char key[32], value[300];
+
+	for (unsigned i = 0; i < d->n_pairs; i++) {
+		size_t n;
+
+		(void)snprintf(value, sizeof(value), "%.180s", d->pairs[i].mountpoint);
+		for (unsigned k = 0; k < vols->n; k++)
+			if (vols->v[k].pairs & 1u << i && vols->v[k].dev[0]) {
+				n = strlen(value);
+				(void)snprintf(value + n, sizeof(value) - n, " %s", vols->v[k].dev);
+			}
+		(void)snprintf(key, sizeof(key), "stillfs:pair.%u", i);
+		put_text(t, key, value);
+	}
+}
+
+int tags_form(const struct door *d, const struct prov_run *r, const struct erun *er, struct vbuf *form,
+	      struct snap_error *err)
+{
+	char host[256] = "", when[CLOCK_ISO_MAX], text[300], text2[DESCRIPTION_MAX + 1];
+	struct tagger t = { .form = form };
+	bool named = false;
+	unsigned users;
+	int ret;
+
+	(void)gethostname(host, sizeof(host) - 1);
+	(void)snprintf(text, sizeof(text), "stillfs %s %s", d->name, r->name);
+	(void)snprintf(text2, sizeof(text2), "%.*s", (int)cut(r->description, DESCRIPTION_MAX), r->description);
+	ec2_arg(form, *text2 ? text2 : text, "Description");
+	ec2_arg(form, "snapshot", "TagSpecification.1.ResourceType");
+	ret = put_users(&t, r->tags, &named, err);
+	users = t.n;
+	if (ret < 0)
+		return snap_error_set(err, ret, "tags: %s", strerror(-ret));
+	if (!named)
+		put_text(&t, "Name", text);
+	put_text(&t, "stillfs:format", "1");
+	put_text(&t, "stillfs:set", r->name);
+	put_text(&t, "stillfs:id", r->set_id);
+	put_text(&t, "stillfs:attempt", er->attempt);
+	put_text(&t, "stillfs:lineage", r->lineage);
+	put_text(&t, "stillfs:name", d->name);
+	put_text(&t, "stillfs:class", r->class);
+	put_text(&t, "stillfs:host", host);
+	put_text(&t, "stillfs:created", clock_iso(clock_utc(), when));
+	(void)snprintf(text, sizeof(text), "%u", er->vols.n);
+	put_text(&t, "stillfs:members", text);
+	put_pairs(&t, d, &er->vols);
+	ret = put_position(&t, r->position, OURS_MAX - 1 - (t.n - users));
+	return ret < 0 ? snap_error_set(err, ret, "tags: %s", strerror(-ret)) : vbuf_error(form);
+}

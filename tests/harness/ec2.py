@@ -1,0 +1,185 @@
+"""tests/harness/ec2.py - a stand-in for EC2 on loopback: moto, and before it a proxy that makes snapshots real.
+
+moto keeps the records and checks signatures.  The proxy copies the image that plays a volume at the moment of
+CreateSnapshot(s): that is the point in time.  It can be told to delay, to fail and to lose answers.  moto runs in a
+root file system of its own, made once by mmdebstrap and kept in a cache outside the checkout.
+"""
+
+import collections
+import http.client
+import http.server
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import xml.etree.ElementTree as ElementTree
+
+CACHE = pathlib.Path(os.environ.get("STILLFS_TEST_CACHE", "/var/cache/stillfs-tests"))
+MAKE_LIMIT_S = 240
+
+
+def moto_root():
+    """The root file system with moto, made when it is missing; None with a reason when it cannot be made."""
+    root = CACHE / "moto-trixie"
+    if (root / "usr/bin/moto_server").exists():
+        return root, ""
+    new = CACHE / f"moto-trixie.{os.getpid()}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    try:
+        r = subprocess.run(["mmdebstrap", "--mode=root", "--variant=apt", "--aptopt=Acquire::Check-Valid-Until \"false\"",
+                            "--include=python3-moto,python3-flask,python3-flask-cors", "trixie", str(new)],
+                           capture_output=True, text=True, timeout=MAKE_LIMIT_S)
+        if r.returncode == 0:
+            os.replace(new, root)
+            return root, ""
+        reason = r.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        return None, f"mmdebstrap: {reason[0]}"
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return None, str(e)
+    finally:
+        subprocess.run(["rm", "-rf", "--one-file-system", str(new)], check=False)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Moto:
+    def __init__(self, root):
+        self.port = free_port()
+        self.child = subprocess.Popen(["chroot", str(root), "/usr/bin/python3", "-m", "moto.server", "-H", "127.0.0.1", "-p",
+                                       str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 40
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < end and self.child.poll() is None, "moto does not start"
+                time.sleep(0.1)
+
+    def close(self):
+        self.child.send_signal(signal.SIGKILL)
+        self.child.wait()
+
+    def post(self, path, body, headers):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        c.request("POST", path, body, headers)
+        r = c.getresponse()
+        answer = r.read()
+        c.close()
+        assert r.status == 200, answer
+        return answer.decode()
+
+    def call(self, service, version, action, **form):
+        """An unsigned call, while signatures are not checked yet; the answer without namespaces."""
+        scope = f"Credential=x/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=x"
+        body = urllib.parse.urlencode({"Action": action, "Version": version, **{k.replace("__", "."): v for k, v in form.items()}})
+        text = self.post("/", body, {"Content-Type": "application/x-www-form-urlencoded", "Host": f"{service}.us-east-1.amazonaws.com",
+                                     "Authorization": f"AWS4-HMAC-SHA256 {scope}"})
+        return ElementTree.fromstring(re.sub(r'xmlns="[^"]*"', "", text))
+
+    def ec2(self, action, **form):
+        return self.call("ec2", "2016-11-15", action, **form)
+
+    def user(self):
+        """(id, secret) of a user who may do anything."""
+        def iam(action, **form):
+            return self.call("iam", "2010-05-08", action, UserName="host", **form)
+        iam("CreateUser")
+        iam("PutUserPolicy", PolicyName="all", PolicyDocument='{"Version":"2012-10-17","Statement":'
+            '[{"Effect":"Allow","Action":"*","Resource":"*"}]}')
+        key = iam("CreateAccessKey")
+        return key.find(".//AccessKeyId").text, key.find(".//SecretAccessKey").text
+
+    def check_signatures(self):
+        self.post("/moto-api/reset-auth", "0", {"Content-Type": "text/plain"})
+
+
+class Proxy:
+    """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "half", "500"."""
+
+    def __init__(self, moto, images):
+        self.moto, self.images = moto, images  # volume id -> (image, directory of copies)
+        self.calls, self.copies, self.made = [], {}, []
+        self.faults = collections.defaultdict(list)
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                proxy.serve(self)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def forward(self, handler, body):
+        c = http.client.HTTPConnection("127.0.0.1", self.moto.port, timeout=30)
+        c.putrequest("POST", "/", skip_host=True, skip_accept_encoding=True)
+        for k, v in handler.headers.items():
+            c.putheader(k, v)
+        c.endheaders(body)
+        r = c.getresponse()
+        answer = r.status, r.read()
+        c.close()
+        return answer
+
+    def copy(self, answer):
+        """The point in time: copy the image of each volume that moto says it has snapshotted."""
+        text = re.sub(rb'xmlns="[^"]*"', b"", answer)
+        for e in ElementTree.fromstring(text).iter():
+            snap, volume = e.findtext("snapshotId"), e.findtext("volumeId")
+            if snap and volume:
+                image, where = self.images[volume]
+                self.copies[snap] = where / f"{snap}.img"
+                subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(image), str(self.copies[snap])], check=True)
+                self.made.append(snap)
+
+    def serve(self, handler):
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        form = dict(urllib.parse.parse_qsl(body.decode()))
+        action = form["Action"]
+        dry = form.get("DryRun") == "true"
+        self.calls.append(action + (" dry" if dry else ""))
+        fault = self.faults[action].pop(0) if self.faults[action] and not dry else ""
+        if fault == "throttled":
+            status, answer = 503, (b"<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow down</Message>"
+                                   b"</Error></Errors></Response>")
+        elif fault == "500":
+            status, answer = 500, b"<html>oops"
+        else:
+            status, answer = self.forward(handler, body)
+            if status == 200 and action.startswith("CreateSnapshot") and not dry:
+                self.copy(answer)
+        if fault.startswith("late "):
+            time.sleep(float(fault.split()[1]))
+        if fault == "half":
+            answer = answer[:len(answer) // 2]
+        if fault == "lost":
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        try:
+            handler.send_response(status)
+            handler.send_header("Content-Length", str(len(answer)))
+            handler.end_headers()
+            handler.wfile.write(answer)
+        except OSError:
+            handler.close_connection = True
