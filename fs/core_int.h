@@ -148,7 +148,6 @@ struct core {
 	struct worker_pool *workers;
 	struct closer *closer;
 	const char *control_dir;
-	/* the pool of request slots */
 	unsigned char *pool_mem;
 	struct rq *rqs;
 	uint32_t n_rqs;

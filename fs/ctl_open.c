@@ -17,7 +17,6 @@ struct copen {
 	const struct cfile *f;
 	char set[DOOR_NAME_MAX + 1];
 	struct vbuf text;
-	_Atomic uint64_t *seen; /* events: bytes that this reader has had */
 	_Atomic unsigned users; /* the open file, and handlers that reply from `text` */
 };
 
@@ -104,7 +103,6 @@ static void c_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 			copen_put(o);
 		return;
 	}
-	o->seen = &ctl_handle_at(c, (uint64_t)fh)->seen;
 	fi->fh = (uint64_t)fh;
 	fi->direct_io = 1;
 	fi->nonseekable = w.f->kind == FILE_WAIT;
@@ -126,12 +124,9 @@ static struct copen *copen_get(fuse_req_t req, uint64_t fh)
 
 	if (!o && h && ctl_tree_find(c, h->ino, &w) && w.f) {
 		o = copen_new(c, &w, (int)h->acc, &r);
-		if (o) {
-			o->seen = &h->seen;
-			if (!ctl_handle_set(c, fh, o)) {
-				copen_put(o);
-				o = ctl_handle_obj(c, fh);
-			}
+		if (o && !ctl_handle_set(c, fh, o)) {
+			copen_put(o);
+			o = ctl_handle_obj(c, fh);
 		}
 	}
 	if (!o)
@@ -147,14 +142,15 @@ static void c_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, 0);
 }
 
-static void read_open(fuse_req_t req, struct copen *o, size_t size, off_t off, bool nonblock)
+static void read_open(fuse_req_t req, struct copen *o, size_t size, off_t off, const struct fuse_file_info *fi)
 {
 	static const char fixed[] = CTL_FIXED;
 	struct ctl *c = ctl_of(req);
 	size_t n;
 
 	if (o->f->kind == FILE_EVENTS) {
-		ctl_wait_events(c, req, (uint64_t)off, size, nonblock, o->seen);
+		ctl_wait_events(c, req, (uint64_t)off, size, fi->flags & O_NONBLOCK,
+				&ctl_handle_at(c, fi->fh)->seen);
 	} else if (o->f->kind == FILE_WAIT && off == 0) {
 		ctl_wait_set(c, req, o->set, size);
 	} else if (o->f->kind == FILE_WAIT) { /* the rest, for who reads it in pieces */
@@ -172,7 +168,7 @@ static void c_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 
 	if (!o)
 		return;
-	read_open(req, o, size, off, fi->flags & O_NONBLOCK);
+	read_open(req, o, size, off, fi);
 	copen_put(o);
 }
 
@@ -264,7 +260,7 @@ static void c_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, st
 			ctl_handle_polled(c, fi->fh);
 			ctl_events_poll(c, ph);
 		}
-		fuse_reply_poll(req, events_end(c->events) > atomic_load(o->seen) ? POLLIN : 0);
+		fuse_reply_poll(req, events_end(c->events) > atomic_load(&ctl_handle_at(c, fi->fh)->seen) ? POLLIN : 0);
 	}
 	copen_put(o);
 }

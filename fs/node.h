@@ -29,7 +29,7 @@ enum node_flag {
 struct node {
 	_Atomic uint64_t nlookup; /* 0: slot is free */
 	uint64_t ino, dev;
-	uint64_t generation; /* of the slot, for the kernel */
+	_Atomic uint64_t generation; /* of the slot, for the kernel */
 	_Atomic uint32_t flags; /* enum node_flag */
 	_Atomic int32_t fd; /* O_PATH, or -1 */
 	uint32_t pins; /* users of fd; under the table's lock */
@@ -53,7 +53,7 @@ struct ofile {
 	uint32_t flags; /* of the open, without O_TRUNC O_CREAT O_EXCL */
 	bool writable;
 	uint32_t next; /* free list, closer's list */
-	int64_t dir_off; /* directories: where fd_buf stands */
+	_Atomic int64_t dir_off; /* directories: where fd_buf stands; the kernel serialises readers */
 };
 
 struct nodes;
