@@ -176,8 +176,7 @@ void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
 void balance_sleeps(struct lane *l); /* before a sleep */
 bool balance_spin_wanted(struct lane *l);
-/* Look for an event for a moment, all being submitted. False: sleep. */
-bool balance_spin(struct lane *l);
+bool balance_spin(struct lane *l); /* look for an event for a moment, all being submitted. False: sleep */
 void balance_watch(struct core *c); /* from the gate timer: a lane that is stuck gets help */
 
 /* Add to a counter that one thread writes and others only read: no locked instruction. */
