@@ -34,7 +34,7 @@ static int add(struct vols *out, const char *id, const char *dev, unsigned pairs
 		return snap_error_set(err, -E2BIG, "more than %d volumes", VOLS_MAX);
 	if (i == out->n) {
 		out->v[out->n] = (struct vol){ 0 };
-		(void)snprintf(out->v[i].id, sizeof(out->v[i].id), "%s", id);
+		(void)snprintf(out->v[i].id, sizeof(out->v[i].id), "%.23s", id);
 		(void)snprintf(out->v[i].dev, sizeof(out->v[i].dev), "%s", dev);
 		out->n++;
 	}
