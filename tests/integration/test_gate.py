@@ -211,6 +211,36 @@ def test_1100_writers_are_parked_while_reads_flow_and_every_byte_arrives(mount):
     assert all(data[i * size:(i + 1) * size] == i.to_bytes(4, "little") * (size // 4) for i in range(n))
 
 
+def fio(m, name, *more):
+    return subprocess.Popen(["fio", f"--directory={m.mnt}", f"--name={name}", f"--filename={name}", "--size=16m", "--bs=4k",
+                             "--direct=1", "--ioengine=libaio", "--minimal", *more],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_asynchronous_reads_flow_while_1100_asynchronous_writes_are_parked(mount):
+    """They share a limit in the kernel (max_background), which must not keep the reads out."""
+    for name in ("written", "read"):
+        (mount.mnt / name).write_bytes(os.urandom(16 << 20))
+    writer = fio(mount, "written", "--rw=randwrite", "--iodepth=1100", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
+                 "--loops=4")
+    try:
+        wait_for("writes", lambda: int(mount.status()["ops_write"]) > 100)
+        with mount.closed(30):
+            wait_for("1,100 writes to park", lambda: parked(mount) >= 1100, 20)
+            before = int(mount.status()["ops_read"])
+            reader = fio(mount, "read", "--rw=randread", "--iodepth=32", "--time_based", "--runtime=1")
+            out = reader.communicate(timeout=20)[0]
+            assert reader.returncode == 0, out
+            assert int(mount.status()["ops_read"]) - before > 32, "the reads did not flow"
+            assert mount.gate() == "closed" and parked(mount) >= 1100
+        out = writer.communicate(timeout=50)[0]
+        assert writer.returncode == 0, out
+    finally:
+        mount.write("gate", "open\n")
+        writer.kill()
+        writer.wait()
+
+
 @pytest.mark.parametrize("engine,direct", [("libaio", 1), ("io_uring", 1), ("psync", 0), ("mmap", 0)])
 def test_live_writers_lose_and_reorder_nothing_while_the_gate_opens_and_closes(mount, engine, direct):
     fio = subprocess.Popen(["fio", f"--directory={mount.mnt}", "--name=v", f"--ioengine={engine}", f"--direct={direct}",
