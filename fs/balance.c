@@ -97,8 +97,9 @@ static void grow(struct core *c, unsigned n)
 	struct lane *l = &c->lane[n];
 	uint64_t one = 1;
 
-	/* lane 0 and the watch may both want this: one of them does it */
-	if (!atomic_compare_exchange_strong(&c->balance.n_active, &n, n + 1))
+	/* lane 0 and the watch may both want this: one of them does it, once there are lanes to wake */
+	if (!atomic_load(&c->balance.all_run) ||
+	    !atomic_compare_exchange_strong(&c->balance.n_active, &n, n + 1))
 		return;
 	atomic_fetch_add(&c->balance.n_grown, 1);
 	atomic_store(&l->active, true);

@@ -255,6 +255,7 @@ static int start_all(struct core *c, struct snap_error *err)
 					      "/proc/sys/kernel/io_uring_disabled",
 					      i, strerror(-r));
 	}
+	atomic_store(&c->balance.all_run, true);
 	return 0;
 }
 
