@@ -67,6 +67,9 @@ def test_death_at_every_store_of_an_operation(rig, point, nth):
     assert_nothing_left(m, before)
 
 
+repaired = {}  # point -> was it met?
+
+
 @pytest.mark.parametrize("point", [p for p in POINTS if p.startswith(("recover.", "oplog.claim", "ring.pipe", "journal."))])
 def test_death_in_the_midst_of_the_repair(rig, point):
     m, faults = rig
@@ -88,9 +91,14 @@ def test_death_in_the_midst_of_the_repair(rig, point):
                 break
     finally:
         end_storms(m, threads)
-    if not struck:
-        pytest.skip(f"{point} was not met")
+    repaired[point] = struck
     assert_nothing_left(m, before)
+
+
+def test_the_points_of_the_repair_were_met():
+    """What a death leaves to repair is chance: a point may be missed, but not most of them."""
+    missed = [p for p, struck in repaired.items() if not struck]
+    assert repaired and len(missed) * 2 < len(repaired), f"never met: {missed}"
 
 
 @pytest.mark.parametrize("point", [p for p in POINTS if p.startswith(("gate.",))])
