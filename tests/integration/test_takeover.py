@@ -411,8 +411,8 @@ def test_a_snapshot_fails_with_the_daemon_and_the_next_one_works(make_mount, ste
     t = threading.Thread(target=lambda: result.append(m.write("snapshot", "one\n")))
     t.start()
     wait_for("the step", lambda: any(c[1] == step for c in m.null_calls()))
-    m.null("")
     kill_daemon(m)
+    m.null("")  # after it: the call must not come back before the daemon dies
     t.join(20)
     assert not t.is_alive()
     if step == "poll":  # its point was fixed, and its writer answered, before
@@ -432,8 +432,8 @@ def test_a_frozen_backing_is_thawed_and_served_again(make_mount):
     m.null("trigger hang\n")
     assert m.write("snapshot", "one nowait\n") == 0
     wait_for("the freeze", lambda: m.status()["freeze"] == "frozen")
-    m.null("")
     kill_daemon(m)
+    m.null("")
     assert m.status()["freeze"] == "thawed" and m.state("one") == "failed"
     (m.mnt / "f").write_text("flows")
     assert m.write("snapshot", "two\n") == 0, m.last_error()
