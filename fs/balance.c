@@ -101,7 +101,6 @@ static void grow(struct core *c, unsigned n)
 	if (!atomic_load(&c->balance.all_run) ||
 	    !atomic_compare_exchange_strong(&c->balance.n_active, &n, n + 1))
 		return;
-	atomic_fetch_add(&c->balance.n_grown, 1);
 	atomic_store(&l->active, true);
 	if (write(l->efd, &one, sizeof(one)) < 0) {
 		/* a full counter wakes it too */
@@ -113,7 +112,6 @@ static void shrink(struct core *c, unsigned n)
 {
 	if (!atomic_compare_exchange_strong(&c->balance.n_active, &n, n - 1))
 		return;
-	atomic_fetch_add(&c->balance.n_shrunk, 1);
 	atomic_store(&c->lane[n - 1].active, false);
 }
 

@@ -129,7 +129,6 @@ struct balance {
 	unsigned n_cpus, runnable_x16; /* runnable threads of the machine, a moving mean, in sixteenths */
 	_Atomic bool spare_cpu; /* not more of them than CPUs */
 	_Atomic bool all_run; /* every lane has been started */
-	_Atomic uint64_t n_grown, n_shrunk;
 };
 
 struct core {
