@@ -1,0 +1,52 @@
+/* tools/stillctl/ctl.h - what the commands of stillctl share. One thread; everything may block as the
+ * control files do. A command returns stillctl's exit code: 0 done; 1 refused or failed, said on stderr; 2
+ * wrong usage. A command has a file of its own, cmd_NAME.c, but the small ones, which are in basic.c, and
+ * one line in the table of main.c; a test compares help, man page and completion with that table. */
+#ifndef STILLFS_TOOLS_CTL_H
+#define STILLFS_TOOLS_CTL_H
+
+#include <limits.h>
+#include <stdbool.h>
+
+#define CTL_RUN_DIR "/run/stillfs"
+#define CTL_COMMAND_MAX 8192 /* bytes that a control file takes at once */
+
+struct command {
+	const char *name, *args, *help;
+	int (*run)(int argc, char **argv); /* arguments after the command's name */
+	int min, max; /* arguments */
+	bool alone; /* works without a running stillfs; ctl_dir may be empty then */
+};
+
+extern char ctl_dir[PATH_MAX - 300]; /* of the control tree */
+extern bool ctl_json, ctl_color; /* --json; stdout is a terminal that may have colours */
+
+/* Say "stillctl: ", fmt and a on stderr; returns 1. */
+int ctl_fail(const char *fmt, const char *a);
+/* Open a control file; a descriptor, or -1: errno. */
+int ctl_open(const char *rel, int flags);
+/* The whole file, malloc'ed; NULL: errno. */
+char *ctl_slurp(const char *rel);
+/* Say why an operation was refused: the sentence of last_error if it is about this, or the errno alone. */
+int ctl_refused(const char *what, int error);
+/* Write a command into a control file; on refusal say why. */
+int ctl_write(const char *rel, const char *text);
+int ctl_print(const char *rel);
+/* "key value" lines as one JSON object; a key that comes twice becomes an array. */
+int ctl_print_json(const char *rel);
+/* 0 when it may be a set's name; else says that it is not. */
+int ctl_check_name(const char *name);
+/* Find the only running stillfs when ctl_dir is empty, and ask whether it answers; else says why not. */
+int ctl_find(void);
+
+int cmd_status(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+int cmd_show(int argc, char **argv);
+int cmd_gate(int argc, char **argv);
+int cmd_abort(int argc, char **argv);
+int cmd_events(int argc, char **argv);
+int cmd_delete(int argc, char **argv);
+int cmd_wait(int argc, char **argv);
+
+#endif

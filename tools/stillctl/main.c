@@ -1,0 +1,138 @@
+/* tools/stillctl/main.c - the operator's hand: a thin client over the control files of one stillfs.
+ * Owns nothing, knows nothing but file names; what it prints is what the files say. One thread; blocks as
+ * the files do (snapshot and wait until the consistency point is fixed, events for ever).
+ * Exit codes: 0 done; 1 refused or failed, with the sentence of last_error on stderr; 2 wrong usage. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ctl.h"
+#include "version.h"
+
+char ctl_dir[PATH_MAX - 300];
+bool ctl_json, ctl_color;
+
+static const struct command commands[] = {
+	{ "status", "", "what this stillfs is doing", cmd_status, 0, 0, false },
+	{ "snapshot", "[NAME] [class=C] [description=TEXT] [tag=K:V]... [pin] [nowait]",
+	  "take a set; returns when its consistency point is fixed", cmd_snapshot, 0, 64, false },
+	{ "list", "", "all sets", cmd_list, 0, 0, false },
+	{ "show", "NAME", "everything about one set", cmd_show, 1, 1, false },
+	{ "gate", "[open | close [timeout=SECONDS]]", "show, open or close the gate", cmd_gate, 0, 2, false },
+	{ "abort", "", "end the running snapshot and undo it", cmd_abort, 0, 0, false },
+	{ "events", "[--follow]", "what happened, as JSON lines", cmd_events, 0, 1, false },
+	{ "delete", "NAME", "delete a set", cmd_delete, 1, 1, false },
+	{ "wait", "NAME", "wait until the consistency point of a set is fixed", cmd_wait, 1, 1, false },
+	{ NULL, NULL, NULL, NULL, 0, 0, false },
+};
+
+static void help(FILE *out)
+{
+	fputs("Usage: stillctl [-n NAME | --dir DIR] [--json] COMMAND [ARGUMENT]...\n"
+	      "Operate a stillfs through its control files.\n\n"
+	      "  -n NAME      the stillfs of this name; may be left out when there is only one\n"
+	      "  --dir DIR    the control tree, instead of /run/stillfs/NAME\n"
+	      "  --json       machine-readable output, for status, snapshot, list, show\n"
+	      "  --help       this text\n"
+	      "  --version    name and version\n\n"
+	      "Commands:\n",
+	      out);
+	for (const struct command *c = commands; c->name; c++)
+		fprintf(out, "  %s%s%s\n        %s\n", c->name, *c->args ? " " : "", c->args, c->help);
+	fputs("\nSee stillctl(8).\n", out);
+}
+
+/* Does a stillfs answer in `dir`? */
+static int check_dir(void)
+{
+	int fd = ctl_open("version", O_RDONLY);
+
+	if (fd >= 0) {
+		(void)close(fd);
+		return 0;
+	}
+	if (errno == ENOTCONN)
+		fprintf(stderr, "stillctl: the stillfs of %s has died: umount %s and its mountpoint, then mount again\n", ctl_dir,
+			ctl_dir);
+	else
+		fprintf(stderr, "stillctl: no stillfs answers in %s: %s; ls %s shows those that run\n", ctl_dir, strerror(errno),
+			CTL_RUN_DIR);
+	return 1;
+}
+
+/* The only one of CTL_RUN_DIR; an empty directory is none. */
+static int find_dir(void)
+{
+	static char path[PATH_MAX];
+	DIR *d = opendir(CTL_RUN_DIR);
+	struct dirent *e;
+	int n = 0;
+
+	while (d && (e = readdir(d))) {
+		(void)snprintf(path, sizeof(path), "%s/%s/version", CTL_RUN_DIR, e->d_name);
+		if (e->d_name[0] == '.' || (access(path, F_OK) < 0 && errno == ENOENT))
+			continue;
+		if (n++ == 0)
+			(void)snprintf(ctl_dir, sizeof(ctl_dir), "%s/%s", CTL_RUN_DIR, e->d_name);
+	}
+	if (d)
+		(void)closedir(d);
+	if (n == 1)
+		return 0;
+	return ctl_fail(n ? "several run here; choose one with -n NAME: ls " : "none runs here: nothing in ", CTL_RUN_DIR);
+}
+
+int ctl_find(void)
+{
+	return (!*ctl_dir && find_dir() != 0) || check_dir() != 0;
+}
+
+int main(int argc, char **argv)
+{
+	int i = 1;
+
+	(void)signal(SIGPIPE, SIG_DFL);
+	ctl_color = isatty(1) && !getenv("NO_COLOR");
+	for (; i < argc && argv[i][0] == '-'; i++) {
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+			help(stdout);
+			return 0;
+		} else if (strcmp(argv[i], "--version") == 0) {
+			printf("stillctl %s\n", STILLFS_VERSION);
+			return 0;
+		} else if (strcmp(argv[i], "--json") == 0) {
+			ctl_json = true;
+		} else if (strcmp(argv[i], "-n") == 0 && i + 1 < argc) {
+			(void)snprintf(ctl_dir, sizeof(ctl_dir), "%s/%.200s", CTL_RUN_DIR, argv[++i]);
+		} else if (strcmp(argv[i], "--dir") == 0 && i + 1 < argc) {
+			(void)snprintf(ctl_dir, sizeof(ctl_dir), "%s", argv[++i]);
+		} else if (strcmp(argv[i], "-n") == 0 || strcmp(argv[i], "--dir") == 0) {
+			(void)ctl_fail("a value is missing after ", argv[i]);
+			return 2;
+		} else {
+			(void)ctl_fail("unknown option; see --help: ", argv[i]);
+			return 2;
+		}
+	}
+	for (const struct command *c = commands; i < argc && c->name; c++) {
+		if (strcmp(argv[i], c->name) != 0)
+			continue;
+		if (argc - i - 1 < c->min || argc - i - 1 > c->max) {
+			fprintf(stderr, "stillctl: usage: stillctl %s %s\n", c->name, c->args);
+			return 2;
+		}
+		if (!c->alone && ctl_find() != 0)
+			return 1;
+		return c->run(argc - i - 1, argv + i + 1);
+	}
+	if (i < argc)
+		(void)ctl_fail("unknown command; see --help: ", argv[i]);
+	else
+		help(stderr);
+	return 2;
+}
