@@ -2,14 +2,12 @@
 
 moto keeps the records and checks signatures.  The proxy copies the image that plays a volume at the moment of
 CreateSnapshot(s): that is the point in time.  It can be told to delay, to fail and to lose answers.  moto runs in a
-root file system of its own, made once by mmdebstrap and kept in a cache outside the checkout.
+root file system of its own (roots.py).
 """
 
 import collections
 import http.client
 import http.server
-import os
-import pathlib
 import re
 import signal
 import socket
@@ -19,30 +17,12 @@ import time
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 
-CACHE = pathlib.Path(os.environ.get("STILLFS_TEST_CACHE", "/var/cache/stillfs-tests"))
-MAKE_LIMIT_S = 240
+import roots
 
 
 def moto_root():
     """The root file system with moto, made when it is missing; None with a reason when it cannot be made."""
-    root = CACHE / "moto-trixie"
-    if (root / "usr/bin/moto_server").exists():
-        return root, ""
-    new = CACHE / f"moto-trixie.{os.getpid()}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    try:
-        r = subprocess.run(["mmdebstrap", "--mode=root", "--variant=apt", "--aptopt=Acquire::Check-Valid-Until \"false\"",
-                            "--include=python3-moto,python3-flask,python3-flask-cors", "trixie", str(new)],
-                           capture_output=True, text=True, timeout=MAKE_LIMIT_S)
-        if r.returncode == 0:
-            os.replace(new, root)
-            return root, ""
-        reason = r.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        return None, f"mmdebstrap: {reason[0]}"
-    except (OSError, subprocess.TimeoutExpired) as e:
-        return None, str(e)
-    finally:
-        subprocess.run(["rm", "-rf", "--one-file-system", str(new)], check=False)
+    return roots.make("moto-trixie", "trixie", ["python3-moto", "python3-flask", "python3-flask-cors"], "usr/bin/moto_server")
 
 
 def free_port():
