@@ -516,8 +516,8 @@ void core_status(struct core *c, struct vbuf *out)
 	vbuf_printf(out, "ops_read %lu\nops_write %lu\nops_fsync %lu\nops_fallocate %lu\n", n[0], n[1], n[2],
 		    n[3]);
 	vbuf_printf(out, "ops_direct %lu\nops_buffered %lu\nops_meta %lu\n", n[4], n[5], n[6]);
-	vbuf_printf(out, "nodes %lu\nlookups %lu\nnode_fds %lu\nopen_files %lu\nclosing_files %lu\n", nodes,
-		    lookups, fds, files, c->closer ? closer_waiting(c->closer) : 0);
+	vbuf_printf(out, "nodes %lu\nlookups %lu\nnode_fds %lu\nnode_fds_limit %lu\nopen_files %lu\nclosing_files %lu\n", nodes,
+		    lookups, fds, conf_num(c->conf, "fd_cache"), files, c->closer ? closer_waiting(c->closer) : 0);
 	for (unsigned k = 0; k < c->n_mnt; k++)
 		vbuf_printf(out, "backing %s\nmountpoint %s\nhandles %s\n", c->mnt[k].pair->backing,
 			    c->mnt[k].pair->mountpoint,

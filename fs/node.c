@@ -41,6 +41,18 @@ static bool evictable(const struct node *n)
 	return !(n->flags & (NODE_KEEP_FD | NODE_UNLINKED));
 }
 
+/* Give slot i this descriptor. Lock held. */
+static void give_fd_locked(struct nodes *t, uint32_t i, int fd)
+{
+	if (fd >= (int)TABLES_FDS) /* above the limit: cannot be */
+		return;
+	if (fd >= (int)t->journal->fd_used)
+		t->journal->fd_used = (uint32_t)fd + 1;
+	t->tab.fd_node[fd] = i;
+	FAULT("node.fd");
+	t->node[i].fd = fd;
+}
+
 /* Hash, free lists and counts from the slots. */
 static void rebuild(struct nodes *t)
 {
@@ -240,8 +252,8 @@ static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd,
 	n->h_len = (uint8_t)h->bytes;
 	n->h_type = h->type;
 	memcpy(n->handle, h->data, h->bytes);
-	n->fd = fd;
-	n->recent = 1;
+	give_fd_locked(t, i, fd);
+	n->recent = 0; /* until it is used: a walk over many files must not drive out what is in use */
 	n->flags = (t->handles[pair] && h->bytes ? 0 : NODE_KEEP_FD) |
 		   (st->st_mode & (S_ISUID | S_ISGID) && S_ISREG(st->st_mode) ? NODE_SUID : 0);
 	t->next[i] = t->hash[b];
@@ -287,7 +299,7 @@ int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *
 		ref_locked(t, i);
 		n->recent = 1;
 		if (n->fd < 0) {
-			n->fd = fd;
+			give_fd_locked(t, i, fd);
 			t->n_fds++;
 		} else {
 			spare = fd;
@@ -396,7 +408,7 @@ int node_get_fd(struct nodes *t, uint64_t slot)
 	}
 	(void)pthread_mutex_lock(&t->lock);
 	if (n->fd < 0) {
-		n->fd = fd;
+		give_fd_locked(t, (uint32_t)slot, fd);
 		t->n_fds++;
 	} else { /* somebody was quicker */
 		(void)close(fd);
@@ -436,7 +448,7 @@ int node_unlinked(struct nodes *t, unsigned pair, int fd)
 		}
 		/* the descriptor first: flagged without one it would be out of reach */
 		if (n->fd < 0) {
-			n->fd = fd;
+			give_fd_locked(t, i, fd);
 			fd = -1;
 		}
 		FAULT("node.held");
@@ -470,29 +482,30 @@ void node_linked(struct nodes *t, unsigned pair, int fd)
 	(void)pthread_mutex_unlock(&t->lock);
 }
 
+/* The clock goes over descriptors, not over nodes: of a million known files a few thousand have one, and these have
+ * small numbers. So a descriptor is found in a few steps, and in two turns at the most: the first takes the second
+ * chance from all that were used since. */
 int node_evict(struct nodes *t)
 {
 	int fd = -1;
 
 	(void)pthread_mutex_lock(&t->lock);
-	if (t->n_fds > t->fd_bound) {
-		/* two turns of the clock at most, so that recently used ones get their second chance */
-		for (uint32_t k = 0; k < 4096 && fd < 0; k++) {
-			struct node *n;
+	for (uint64_t k = 2ull * t->journal->fd_used; k && fd < 0 && t->n_fds > t->fd_bound; k--) {
+		struct node *n;
+		uint32_t i;
 
-			if (++t->hand >= t->journal->n_used)
-				t->hand = NODE_FIRST;
-			n = &t->node[t->hand];
-			if (!n->nlookup || n->fd < 0 || n->pins || !evictable(n))
-				continue;
-			if (n->recent) {
-				n->recent = 0;
-				continue;
-			}
-			fd = n->fd;
-			n->fd = -1;
-			t->n_fds--;
+		t->hand = t->hand + 1 < t->journal->fd_used ? t->hand + 1 : 0;
+		i = t->tab.fd_node[t->hand];
+		n = &t->node[i];
+		if (!i || !n->nlookup || n->fd != (int32_t)t->hand || n->pins || !evictable(n))
+			continue;
+		if (n->recent) {
+			n->recent = 0;
+			continue;
 		}
+		fd = n->fd;
+		n->fd = -1;
+		t->n_fds--;
 	}
 	(void)pthread_mutex_unlock(&t->lock);
 	return fd;

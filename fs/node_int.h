@@ -20,7 +20,7 @@ struct nodes {
 	uint32_t *f_next; /* private: free open files */
 	pthread_mutex_t lock;
 	uint32_t free_head, f_free;
-	uint32_t hand; /* of the eviction clock */
+	uint32_t hand; /* of the eviction clock: a descriptor's number */
 	size_t fd_bound, n_fds; /* cached descriptors that could be closed */
 	uint64_t n_nodes, n_lookups, n_files, kept;
 	int root_fd[MAX_PAIRS];

@@ -16,7 +16,7 @@ struct mnt *ops_mnt(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-#define OPS_EVICT_MAX 256
+#define OPS_EVICT_MAX 2048 /* more than one readdirplus can add (REC_REFS) */
 
 bool ops_node_get(fuse_req_t req, fuse_ino_t ino, struct ops_node *n)
 {
@@ -35,13 +35,17 @@ void ops_node_done(struct ops_node *n)
 	int old;
 
 	node_put_fd(n->c->nodes, n->slot);
-	/* keep the cache within its bound, but close nothing at a closed gate; a readdirplus may have
-	 * added many at once */
-	for (int i = 0; i < OPS_EVICT_MAX && gate_is_open(n->c->gate); i++) {
+	/* keep the cache within its bound; a readdirplus may have added many at once */
+	for (int i = 0; i < OPS_EVICT_MAX; i++) {
 		old = node_evict(n->c->nodes);
 		if (old < 0)
 			return;
-		closer_fd(n->c->closer, old);
+		/* at a closed gate the closer waits, and somebody may walk a million files meanwhile. This
+		 * close writes nothing: the file has a name, and O_PATH is no open file to its filesystem */
+		if (gate_is_open(n->c->gate))
+			closer_fd(n->c->closer, old);
+		else
+			(void)close(old);
 	}
 }
 

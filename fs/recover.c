@@ -21,7 +21,7 @@
 #define NOTIFY_RESEND 7 /* FUSE_NOTIFY_RESEND, Linux 6.9 */
 #define INT_REQ_BIT 1u /* FUSE_INT_REQ_BIT of fs/fuse/fuse_dev_i.h: in `unique`, an answer to an interrupt */
 #define ORPHAN_S 600u /* nobody waits that long to be read: its caller was killed after the resend */
-#define MAX_FDS (1u << 20)
+#define MAX_FDS TABLES_FDS
 
 /* ---- the tables ---- */
 
@@ -131,9 +131,12 @@ static void mark(const struct tables *t, uint64_t *bits)
 	for (unsigned i = 0; i < SHM_MAX_RINGS; i++)
 		if (h->ring_pipe[i])
 			keep(bits, h->ring_pipe[i]);
-	for (uint32_t i = NODE_FIRST; i < t->journal->n_used; i++)
-		if (t->node[i].nlookup)
-			keep(bits, t->node[i].fd);
+	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++) {
+		const struct node *n = &t->node[t->fd_node[fd]];
+
+		if (t->fd_node[fd] && n->nlookup && n->fd == (int32_t)fd)
+			keep(bits, (int)fd);
+	}
 	for (uint32_t i = 1; i < t->journal->f_used; i++)
 		if (t->file[i].node) {
 			keep(bits, t->file[i].fd_buf);

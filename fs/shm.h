@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define SHM_MAGIC 0x73746c66u
-#define SHM_VERSION 2u /* of the head and of every table (tables.h) */
+#define SHM_VERSION 3u /* of the head and of every table (tables.h) */
 #define SHM_MAX_DEV_FDS 80 /* /dev/fuse descriptors incl. clones and the control session's */
 
 #define SHM_MAX_LANES 64u

@@ -24,8 +24,9 @@ int tables_nodes(struct tables *t)
 	t->node = tables_map("stillfs-nodes", (size_t)TABLES_NODES * sizeof(struct node));
 	t->file = tables_map("stillfs-files", (size_t)TABLES_FILES * sizeof(struct ofile));
 	t->journal = tables_map("stillfs-journal", sizeof(*t->journal));
+	t->fd_node = tables_map("stillfs-descriptors", TABLES_FDS * sizeof(uint32_t));
 	t->rec = tables_map("stillfs-ops", REC_COUNT * sizeof(struct op_rec));
-	if (!t->node || !t->file || !t->journal || !t->rec)
+	if (!t->node || !t->file || !t->journal || !t->fd_node || !t->rec)
 		return -ENOMEM;
 	t->journal->n_used = NODE_FIRST;
 	t->journal->f_used = 1; /* file handle 0 is never given out */
@@ -40,6 +41,8 @@ void tables_free_nodes(struct tables *t)
 		(void)munmap(t->file, (size_t)TABLES_FILES * sizeof(struct ofile));
 	if (t->journal)
 		(void)munmap(t->journal, sizeof(*t->journal));
+	if (t->fd_node)
+		(void)munmap((void *)(uintptr_t)t->fd_node, TABLES_FDS * sizeof(uint32_t));
 	if (t->rec)
 		(void)munmap(t->rec, REC_COUNT * sizeof(struct op_rec));
 }

@@ -13,6 +13,7 @@
 
 #define TABLES_NODES (16u << 20) /* sparse: touched as used */
 #define TABLES_FILES (1u << 20)
+#define TABLES_FDS (1u << 20) /* descriptors; the daemon's limit (main.c) */
 #define REC_REFS 1000u /* entries that one READDIRPLUS may count */
 #define REC_LANES SHM_MAX_LANES /* the first records: one for each lane, for FORGET */
 #define REC_COUNT 512u
@@ -45,6 +46,7 @@ struct op_rec {
  * (re)done, which may happen any number of times. */
 struct node_journal {
 	_Atomic uint32_t n_used, f_used; /* slots below were used before */
+	_Atomic uint32_t fd_used; /* and of fd_node */
 	_Atomic uint32_t valid;
 	uint32_t slot;
 	uint64_t nlookup; /* the new count */
@@ -57,6 +59,9 @@ struct tables {
 	struct node *node;
 	struct ofile *file;
 	struct node_journal *journal;
+	/* For each descriptor number the slot of the node that has it, stored before node.fd: it counts only where that
+	 * says so too. So what nodes have open is found without a walk over all that are known. */
+	_Atomic uint32_t *fd_node; /* TABLES_FDS */
 	struct op_rec *rec; /* REC_COUNT */
 	unsigned char *pool; /* request slots (pool.c): a FORGET is lost to the kernel once it is read */
 	size_t pool_b;

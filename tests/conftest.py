@@ -18,12 +18,19 @@ class OutOfTime(Exception):
     """Not TimeoutError: that is an OSError, which tests of errno catch."""
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "limit(seconds): the time limit of this test, where it is not the usual one")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
+    own = item.get_closest_marker("limit")  # of a long test, in seconds
+    limit = max(own.args[0], LIMIT_S) if own else LIMIT_S
+
     def out_of_time(*_):
-        raise OutOfTime(f"{item.nodeid}: not done within {LIMIT_S} s")
+        raise OutOfTime(f"{item.nodeid}: not done within {limit} s")
     old = signal.signal(signal.SIGALRM, out_of_time)
-    signal.alarm(LIMIT_S)
+    signal.alarm(limit)
     try:
         yield
     finally:

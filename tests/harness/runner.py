@@ -171,6 +171,8 @@ def main():
         raise Interrupted
     for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(s, interrupted)
+    if all_:
+        os.environ["STILLFS_ALL"] = "1"
     for argv in (["modprobe", "fuse"], ["modprobe", "loop"]):
         subprocess.run(argv, capture_output=True)
     try:

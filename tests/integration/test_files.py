@@ -1,6 +1,7 @@
 """File operations on the mount and on the native directory, side by side: same result, errno, bytes and attributes.
 As root and as an unprivileged user."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -15,7 +16,7 @@ import sys
 
 import pytest
 
-from stillfs import errno_of
+from stillfs import Mount, Scratch, errno_of, wait_for
 
 libc = ctypes.CDLL(None, use_errno=True)
 UNPRIVILEGED = 65534
@@ -418,6 +419,41 @@ def test_the_control_link_is_hidden_resolves_and_cannot_be_made(shared_mount):
         assert e.value.errno in (errno.EPERM, errno.EEXIST)
 
 
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("many", [20_000, 1_000_000] if os.environ.get("STILLFS_ALL") else [20_000])
+def test_a_walk_over_many_files_needs_few_descriptors(many):
+    with contextlib.ExitStack() as made:
+        s = Scratch(size_mb=400 + many // 400)
+        made.callback(s.close)
+        m = Mount(s, start=False, fd_cache=256)
+        made.callback(m.close)
+        m.start()
+        walk_over_many(m, many)
+
+
+def walk_over_many(m, many):
+    for d in range(many // 1000):  # in the backing: what is counted is the walk
+        (m.back / str(d)).mkdir()
+        for i in range(1000):
+            os.mknod(m.back / str(d) / str(i))
+    most, known = 0, 0
+    for d in range(many // 1000):
+        for e in os.scandir(m.mnt / str(d)):
+            e.stat()
+        s = m.status()
+        most, known = max(most, int(s["node_fds"])), max(known, int(s["nodes"]))
+    assert known > many * 0.9, "the kernel forgot them meanwhile: this tested nothing"
+    assert s["node_fds_limit"] == "256"
+    assert most <= 256 + 1000  # a readdirplus in flight
+    wait_for("the closer", lambda: len(os.listdir(f"/proc/{m.daemon}/fd")) < 256 + 200, 5)
+    with m.closed():  # the closer waits now
+        for d in range(10):
+            for i in range(1000):
+                os.listxattr(m.mnt / str(d) / str(i))  # is asked of the daemon each time
+        assert m.gate() == "closed"
+        assert len(os.listdir(f"/proc/{m.daemon}/fd")) < 256 + 200
+
+
 def test_all_is_forgotten_after_use(make_mount):
     m = make_mount(fd_cache=64)
     for i in range(2000):
@@ -430,7 +466,6 @@ def test_all_is_forgotten_after_use(make_mount):
     assert int(status["node_fds"]) <= 64 + 64, "the descriptor cache is not bounded"
     assert (m.mnt / "f7").read_bytes() == b"x"
     pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
-    from stillfs import wait_for
     wait_for("nodes to be forgotten", lambda: int(m.status()["nodes"]) < 100)
     fds = len(os.listdir(f"/proc/{m.daemon}/fd"))
     assert fds < 300, fds

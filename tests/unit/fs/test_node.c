@@ -349,6 +349,35 @@ static void a_descriptor_in_use_is_not_evicted(void **state)
 	node_put_fd(f->t, slot[0]);
 }
 
+/* As a walk over a big tree does it: many lookups, then evictions until there is none to be made. */
+static void the_bound_holds_with_many_known_files_and_what_is_used_stays(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t hot;
+	char name[16];
+	int fd;
+
+	need_handles(f);
+	make(f, "hot");
+	hot = look_up(f, "hot");
+	for (int i = 0; i < 20000; i++) {
+		(void)snprintf(name, sizeof(name), "f%d", i);
+		make(f, name);
+		(void)look_up(f, name);
+		assert_int_equal(unlinkat(f->root, name, 0), 0); /* keeps the directory small */
+		if (i % 25)
+			continue;
+		fd = node_get_fd(f->t, hot);
+		assert_true(fd >= 0);
+		node_put_fd(f->t, hot);
+		while ((fd = node_evict(f->t)) >= 0)
+			(void)close(fd);
+		assert_true(count(f).fds <= BOUND);
+		assert_true(node_at(f->t, hot)->fd >= 0);
+	}
+	assert_int_equal(count(f).nodes, 20001);
+}
+
 static void below_the_bound_nothing_is_evicted(void **state)
 {
 	struct fixture *f = *state;
@@ -531,6 +560,7 @@ int main(void)
 		TEST(the_bound_closes_descriptors_and_handles_open_them_again),
 		TEST(a_file_of_another_filesystem_keeps_its_descriptor),
 		TEST(a_descriptor_in_use_is_not_evicted),
+		TEST(the_bound_holds_with_many_known_files_and_what_is_used_stays),
 		TEST(below_the_bound_nothing_is_evicted),
 		TEST(an_unlinked_file_keeps_its_descriptor),
 		TEST(an_unlinked_file_without_a_descriptor_takes_the_one_it_is_given),
