@@ -1,4 +1,5 @@
-/* snapshot/coordinator.h - the contract of what locks a database: mysql, none, later mongodb.
+/* snapshot/coordinator.h - the contract of what locks a database: mysql, mongodb, none, the hooks,
+ * and the group of several of them (coord_group.c).
  * Threads:  every call comes from the engine's one database thread, except sever (any thread).
  * Deadline: every call takes max_ms, counted from the call, and returns by then; a call that could
  *           outlive it is ended by sever. Timeouts of the client library are set accordingly.
@@ -16,9 +17,8 @@ struct coord_ops {
 	void *(*open)(const struct door *d, struct snap_error *err); /* no I/O but config; NULL on failure */
 	void (*close)(void *c); /* drops the connection (which ends any lock) and frees */
 	/* Gate open, nothing held: connect (or ping the kept connection), warm every statement, check
-	 * privileges, statements that would block the lock, and that each path the server writes is on
-	 * our mounts. -EACCES privileges, -EXDEV paths elsewhere (all are listed), -EAGAIN blockers,
-	 * -ECONNREFUSED/-ETIMEDOUT server. */
+	 * privileges, and that each path the server writes is on our mounts. -EACCES privileges, -EXDEV
+	 * paths elsewhere (all are listed), -ECONNREFUSED/-ETIMEDOUT server. */
 	int (*preflight)(void *c, uint32_t max_ms, struct snap_error *err);
 	/* Take the lock. lock_ms: how long it may be held at the most; the server is told.
 	 * -EAGAIN not got in time (nothing is held then). */
@@ -36,9 +36,28 @@ struct coord_ops {
 	void (*sever)(void *c);
 	/* "key value\n" lines for `status`; no I/O. */
 	void (*status)(void *c, struct vbuf *out);
+	/* optional */
+	/* The last step before the lock, gate open: wait for what would block the lock, and whatever must
+	 * be changed for the set's sake (an applier stopped, hook.pre). A change is in the journal
+	 * (journal.h) before it is made. set: its name, valid until finish. Ends at sever, and by its own
+	 * limits. -EAGAIN blockers. */
+	int (*prepare)(void *c, const char *set, uint32_t max_ms, struct snap_error *err);
+	/* After each prepare, also one that failed: gate open, nothing locked. Undo what prepare changed.
+	 * result: 0, or -errno of the run. A failure is reported, and recover tries again. */
+	int (*finish)(void *c, int result, uint32_t max_ms, struct snap_error *err);
+	/* Undo what the journal says is still changed, by an earlier process or after a failed finish.
+	 * Not between prepare and finish. 0: nothing is left; else it is called again, a minute later. */
+	int (*recover)(void *c, uint32_t max_ms, struct snap_error *err);
+	/* Every finding of preflight, one line each: "ok WHAT", "bad WHAT: what to do". Returns how many
+	 * are bad, or -errno when it cannot be known. For stillctl doctor, on a coordinator of its own. */
+	int (*examine)(void *c, uint32_t max_ms, struct vbuf *out, struct snap_error *err);
 };
 
-/* By name ("none", "mysql"), NULL when unknown. snapshot/coordinators.c */
+/* By name ("none", "mysql"), NULL when unknown. registry.c */
 const struct coord_ops *coordinator_find(const char *name);
+
+/* All that the configuration names: `db`, which may be a list with commas, and the hooks. coord_group.c
+ * Locked in the order mongodb, mysql, and only then hook.locked runs; released in reverse. */
+extern const struct coord_ops coord_group;
 
 #endif

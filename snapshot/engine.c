@@ -188,13 +188,14 @@ static void wait_work(struct engine *e, bool retry)
 static void *engine_run(void *arg)
 {
 	struct engine *e = arg;
-	bool retry = false;
+	bool retry = true; /* what a dead process left of a database's state */
 
+	e->db_recover_due = true;
 	(void)pthread_setname_np(pthread_self(), "engine");
 	(void)pthread_mutex_lock(&e->lock);
 	while (!e->stopping) {
 		struct request *q = e->queued;
-		bool deletes = e->deletes_due || retry;
+		bool deletes = e->deletes_due || retry || e->doctor_running;
 
 		e->queued = NULL;
 		e->deletes_due = false;
@@ -208,9 +209,10 @@ static void *engine_run(void *arg)
 		free(q);
 		complete_some(e);
 		retry = !do_deletes(e);
+		retry = !run_db_chores(e) || retry;
 		child_reap();
 		(void)pthread_mutex_lock(&e->lock);
-		if (retry && !e->queued && !e->stopping && !e->completing)
+		if (retry && !e->queued && !e->stopping && !e->completing && !e->doctor_running)
 			wait_work(e, true);
 	}
 	(void)pthread_mutex_unlock(&e->lock);
@@ -252,7 +254,7 @@ static int recover(struct engine *e, struct snap_error *err)
 
 struct engine *engine_new(const struct door *d, struct snap_error *err)
 {
-	const char *prov = conf_str(d->conf, "provider"), *db = conf_str(d->conf, "db");
+	const char *prov = conf_str(d->conf, "provider");
 	struct engine *e = calloc(1, sizeof(*e));
 	pthread_condattr_t a;
 
@@ -270,11 +272,9 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 	(void)pthread_cond_init(&e->work, &a);
 	(void)pthread_condattr_destroy(&a);
 	e->prov = provider_find(prov);
-	e->coord = coordinator_find(db);
+	e->coord = &coord_group;
 	if (!e->prov)
 		snap_error_set(err, -EINVAL, "provider=%s: unknown; this build has: local, ebs", prov);
-	else if (!e->coord)
-		snap_error_set(err, -EINVAL, "db=%s: unknown; this build has: none, mysql", db);
 	else if (conf_bool(d->conf, "freeze") && e->prov->features & PROV_LIVE_FS)
 		snap_error_set(err, -EINVAL, "freeze=yes cannot be used with provider=%s", prov);
 	else if ((e->prov_self = e->prov->open(&e->door, err)) &&
@@ -350,6 +350,7 @@ void engine_free(struct engine *e)
 	catalog_free(e->cat);
 	free(e->queued);
 	vbuf_free(&e->last);
+	vbuf_free(&e->doctor);
 	(void)pthread_mutex_destroy(&e->lock);
 	(void)pthread_mutex_destroy(&e->save_lock);
 	(void)pthread_cond_destroy(&e->work);

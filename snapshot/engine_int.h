@@ -57,6 +57,10 @@ struct engine {
 	struct vbuf last; /* what `snapshot` shows */
 	char last_name[DOOR_NAME_MAX + 1];
 	enum set_state last_state;
+	bool doctor_running; /* asked for, or at it */
+	struct vbuf doctor; /* what the last look found */
+	bool db_recover_due; /* the engine thread's own, as this: */
+	uint64_t db_recover_ns; /* not before */
 	/* the lock's owner rendered the coordinator's lines here, so that status calls no SQL */
 	pthread_mutex_t save_lock; /* one writer of a record at a time */
 };
@@ -83,6 +87,10 @@ void run_cancel(struct run *r); /* an abort came too late for run_begin: the nex
 int run_remove(struct engine *e, const char *name, const char *id, struct snap_error *err);
 /* Remove position files that a dead process left in the backings. */
 void run_clean_backings(const struct door *d);
+
+/* run_db.c: between runs: what a coordinator's journal says is still changed is changed back; the doctor's look.
+ * False: something is left, try again later. */
+bool run_db_chores(struct engine *e);
 
 /* files.c */
 void files_render_last(struct engine *e, const struct set *s); /* lock held */

@@ -125,7 +125,7 @@ static int accept_request(struct engine *e, struct snap_request *r, const char *
 	memcpy(s->name, r->name, sizeof(s->name));
 	memcpy(s->class, r->class, sizeof(s->class));
 	(void)snprintf(s->provider, sizeof(s->provider), "%s", e->prov->name);
-	(void)snprintf(s->db, sizeof(s->db), "%s", e->coord->name);
+	(void)snprintf(s->db, sizeof(s->db), "%s", conf_str(e->door.conf, "db"));
 	s->pin = r->pin;
 	s->created = clock_utc();
 	q->r = *r;

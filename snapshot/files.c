@@ -305,7 +305,7 @@ void engine_status(struct engine *e, struct vbuf *out)
 	if (e->running)
 		vbuf_printf(out, "running %s\n", e->running->name);
 	vbuf_printf(out, "provider %s\ndb %s\nsets %zu\nlineage %s\ncatalog_bad_files %u\n", e->prov->name,
-		    e->coord->name, n, catalog_lineage(e->cat), catalog_bad(e->cat));
+		    conf_str(e->door.conf, "db"), n, catalog_lineage(e->cat), catalog_bad(e->cat));
 	vbuf_printf(out, "last_snapshot %s\n", e->last_name[0] ? e->last_name : "none");
 	if (e->last_name[0])
 		vbuf_printf(out, "last_snapshot_state %s\n", set_state_name(e->last_state));
@@ -315,7 +315,32 @@ void engine_status(struct engine *e, struct vbuf *out)
 	e->coord->status(e->coord_self, out);
 }
 
+/* `doctor`: a write asks for a look at the database, which the engine's thread takes between runs. */
+static int show_doctor(struct engine *e, const char *name, struct vbuf *out)
+{
+	(void)pthread_mutex_lock(&e->lock);
+	vbuf_puts(out, e->doctor_running ? "running\n" : e->doctor.len ? vbuf_text(&e->doctor) : "none\n");
+	(void)pthread_mutex_unlock(&e->lock);
+	return 0;
+}
+
+static int write_doctor(struct engine *e, const char *name, const char *text, size_t len, struct snap_error *err)
+{
+	int r = 0;
+
+	if (strcmp(text, "run\n") != 0 && strcmp(text, "run") != 0)
+		return snap_error_set(err, -EINVAL, "doctor: expected run");
+	(void)pthread_mutex_lock(&e->lock);
+	if (e->doctor_running)
+		r = snap_error_set(err, -EBUSY, "doctor: it is looking already; read doctor until it is done");
+	e->doctor_running = true;
+	(void)pthread_cond_signal(&e->work);
+	(void)pthread_mutex_unlock(&e->lock);
+	return r;
+}
+
 const struct engine_file engine_root_files[] = {
+	{ "doctor", show_doctor, write_doctor },
 	{ "snapshot", show_snapshot, NULL },
 	{ "abort", NULL, write_abort },
 	{ "list", show_list, NULL },

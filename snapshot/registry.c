@@ -3,6 +3,7 @@
 #include "snapshot/ebs/ebs.h"
 #include "snapshot/local/local.h"
 #include "snapshot/coord_mysql.h"
+#include "snapshot/hooks.h"
 #include "snapshot/provider.h"
 #ifdef STILLFS_TEST_PROVIDERS
 #include "snapshot/null/null.h"
@@ -77,7 +78,7 @@ static const struct coord_ops coord_none = {
 
 const struct coord_ops *coordinator_find(const char *name)
 {
-	static const struct coord_ops *const all[] = { &coord_none, &coord_mysql };
+	static const struct coord_ops *const all[] = { &coord_none, &coord_mysql, &coord_hook };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		if (strcmp(all[i]->name, name) == 0)

@@ -243,9 +243,12 @@ struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err)
 	if (ret == 0)
 		ret = step_presync(r);
 	if (ret == 0)
+		ret = run_db_prepare(r);
+	if (ret == 0)
 		ret = run_hold(r);
 	if (ret == 0)
 		ret = step_fixed(r);
+	run_db_finish(r, ret);
 	r->err = &r->own_err; /* err is the caller's */
 	r->abort = &e->abort_completing;
 	if (ret == 0)

@@ -26,6 +26,7 @@ struct run {
 	bool canceled; /* run_cancel */
 	struct prov_ctx *pc;
 	bool prov_begun, locked, gate_closed, frozen, position_files;
+	bool db_prepared; /* finish is due */
 	bool drain_failed; /* the gate is open again, and so is the lock */
 	bool lock_lost; /* the server, or we by cutting the connection, ended the lock early */
 	bool call_late; /* the last call had not come back when it was given up */
@@ -60,6 +61,10 @@ bool run_prov_cancelled(const struct prov_run *pr);
 /* The run is over and failed: take away what the provider made. A job of the provider's executor. */
 void run_do_discard(struct job *j);
 int run_sync_result(struct run *r, int ret); /* the child says that it was stopped, the set says why */
+
+/* run_db.c: before the hold and after it. */
+int run_db_prepare(struct run *r);
+void run_db_finish(struct run *r, int result); /* harmless when prepare was not called */
 
 /* run_hold.c: lock, position, hold, trigger, and everything released again; once more when only the drain failed.
  * 0: the point is fixed. */

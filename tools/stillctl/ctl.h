@@ -48,5 +48,6 @@ int cmd_abort(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_delete(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 
 #endif

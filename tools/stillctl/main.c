@@ -28,6 +28,7 @@ static const struct command commands[] = {
 	{ "events", "[--follow]", "what happened, as JSON lines", cmd_events, 0, 1, false },
 	{ "delete", "NAME", "delete a set", cmd_delete, 1, 1, false },
 	{ "wait", "NAME", "wait until the consistency point of a set is fixed", cmd_wait, 1, 1, false },
+	{ "doctor", "", "look at the database: accounts, paths, what is in the way", cmd_doctor, 0, 0, false },
 	{ NULL, NULL, NULL, NULL, 0, 0, false },
 };
 

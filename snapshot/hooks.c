@@ -1,0 +1,360 @@
+/* snapshot/hooks.c - the coordinator that runs the operator's executables: hook.pre before the lock, hook.locked
+ * under it, hook.post when all is over. For engines that stillfs does not know.
+ * Owns:      one process at a time, in a process group of its own; killed with its group at its deadline.
+ * Called by: coord_group.c, on the database thread; sever from any.
+ * Journal:   that hook.post is due, so that it runs also after our own death.
+ * Blocks:    up to hook.timeout, and for hook.locked up to a second, which is part of lock_ms.
+ * Errors:    the hook's last line on stderr, and how it ended. Exit code 75 (EX_TEMPFAIL) is -EAGAIN. */
+#include "snapshot/hooks.h"
+
+#include "base/clock.h"
+#include "snapshot/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LOCKED_MS 1000u
+#define OUTPUT_MAX 4096
+#define ERRORS_MAX 1024
+#define EX_TEMPFAIL_CODE 75
+
+struct hooks {
+	const struct door *d;
+	_Atomic bool severed;
+	char set[DOOR_NAME_MAX + 1];
+	bool post_due;
+};
+
+/* One call of a hook. */
+struct call {
+	const char *key, *word; /* hook.pre, pre */
+	const char *set, *result;
+	uint32_t max_ms;
+	char out[OUTPUT_MAX], errs[ERRORS_MAX];
+	size_t out_len, errs_len;
+};
+
+/* ---- running one ---- */
+
+static char *env_of(const char *key, const char *value)
+{
+	struct vbuf b = VBUF_INIT;
+	char *text;
+
+	vbuf_printf(&b, "%s=%s", key, value);
+	text = strdup(vbuf_error(&b) ? "" : vbuf_text(&b));
+	vbuf_free(&b);
+	return text;
+}
+
+/* A list with newlines between, as pairs of door. */
+static char *env_dirs(const char *key, const struct door *d, bool backing)
+{
+	struct vbuf b = VBUF_INIT;
+	char *text;
+
+	for (unsigned i = 0; i < d->n_pairs; i++)
+		vbuf_printf(&b, "%s%s", i ? "\n" : "", backing ? d->pairs[i].backing : d->pairs[i].mountpoint);
+	text = env_of(key, vbuf_text(&b));
+	vbuf_free(&b);
+	return text;
+}
+
+static int spawn(struct hooks *h, const struct call *c, const char *path, const int out[2], const int errs[2], pid_t *pid)
+{
+	char *argv[] = { (char *)(uintptr_t)path, (char *)(uintptr_t)c->word, NULL };
+	char *env[] = { env_of("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+			env_of("STILLFS_HOOK", c->word),
+			env_of("STILLFS_NAME", h->d->name),
+			env_of("STILLFS_SET", c->set),
+			env_of("STILLFS_RESULT", c->result),
+			env_dirs("STILLFS_MOUNTPOINTS", h->d, false),
+			env_dirs("STILLFS_BACKINGS", h->d, true),
+			NULL };
+	posix_spawn_file_actions_t files;
+	posix_spawnattr_t attr;
+	sigset_t none, all;
+	int r;
+
+	(void)sigemptyset(&none);
+	(void)sigfillset(&all);
+	(void)posix_spawn_file_actions_init(&files);
+	(void)posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+	(void)posix_spawn_file_actions_adddup2(&files, out[1], 1);
+	(void)posix_spawn_file_actions_adddup2(&files, errs[1], 2);
+	(void)posix_spawn_file_actions_addclosefrom_np(&files, 3); /* /dev/fuse, the database's socket */
+	(void)posix_spawnattr_init(&attr);
+	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	(void)posix_spawnattr_setpgroup(&attr, 0);
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	(void)posix_spawnattr_setsigdefault(&attr, &all);
+	r = posix_spawn(pid, path, &files, &attr, argv, env);
+	(void)posix_spawnattr_destroy(&attr);
+	(void)posix_spawn_file_actions_destroy(&files);
+	for (int i = 0; env[i]; i++)
+		free(env[i]);
+	return -r;
+}
+
+static void take(int fd, char *buf, size_t cap, size_t *len)
+{
+	char more[512];
+	ssize_t n;
+
+	while ((n = read(fd, more, sizeof(more))) > 0) { /* what is too much is read and dropped */
+		size_t room = cap - 1 - *len, part = (size_t)n < room ? (size_t)n : room;
+
+		memcpy(buf + *len, more, part);
+		*len += part;
+	}
+	buf[*len] = '\0';
+}
+
+/* Until it has ended: 0 with *status; -ETIMEDOUT, -ECONNABORTED: killed, with its group. */
+static int await(struct hooks *h, struct call *c, pid_t pid, int out, int errs, int *status)
+{
+	uint64_t end = clock_boot_ns() + c->max_ms * NS_PER_MS;
+	struct pollfd p[2] = { { .fd = out, .events = POLLIN }, { .fd = errs, .events = POLLIN } };
+	int r = 0;
+
+	for (;;) {
+		pid_t got = waitpid(pid, status, WNOHANG);
+
+		take(out, c->out, sizeof(c->out), &c->out_len);
+		take(errs, c->errs, sizeof(c->errs), &c->errs_len);
+		if (got == pid)
+			return r;
+		if (got < 0 && errno != EINTR)
+			return -errno;
+		if (r == 0 && (clock_boot_ns() >= end || atomic_load(&h->severed))) {
+			r = atomic_load(&h->severed) ? -ECONNABORTED : -ETIMEDOUT;
+			(void)kill(-pid, SIGKILL);
+		}
+		if (r < 0 && clock_boot_ns() >= end + NS_PER_S)
+			return r; /* in an uninterruptible call: left to itself */
+		(void)poll(p, 2, 2);
+		for (int i = 0; i < 2; i++)
+			if (p[i].revents & POLLHUP)
+				p[i].fd = -1;
+	}
+}
+
+/* The last line of what it said on stderr. */
+static const char *last_line(char *text)
+{
+	size_t len = strlen(text);
+	char *nl;
+
+	while (len && (text[len - 1] == '\n' || text[len - 1] == ' '))
+		text[--len] = '\0';
+	nl = strrchr(text, '\n');
+	return nl ? nl + 1 : text;
+}
+
+static int run_hook(struct hooks *h, struct call *c, struct snap_error *err)
+{
+	const char *path = conf_str(h->d->conf, c->key), *said;
+	int out[2] = { -1, -1 }, errs[2] = { -1, -1 }, status = 0, r;
+	pid_t pid = -1;
+
+	if (!*path)
+		return 0;
+	if (pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0)
+		return snap_error_set(err, -errno, "%s: pipe: %s", c->key, strerror(errno));
+	r = pipe2(errs, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : spawn(h, c, path, out, errs, &pid);
+	if (r < 0)
+		snap_error_set(err, r, "%s: run %s: %s", c->key, path, strerror(-r));
+	else
+		r = await(h, c, pid, out[0], errs[0], &status);
+	for (int i = 0; i < 2; i++) {
+		(void)close(out[i]);
+		if (errs[i] >= 0)
+			(void)close(errs[i]);
+	}
+	said = last_line(c->errs);
+	if (pid < 0)
+		return r;
+	if (r == -ETIMEDOUT)
+		return snap_error_set(err, r, "%s: %s had not ended after %u ms and was killed", c->key, path, c->max_ms);
+	if (r < 0)
+		return snap_error_set(err, r, "%s: %s was killed: the run was given up", c->key, path);
+	if (WIFSIGNALED(status))
+		return snap_error_set(err, -EIO, "%s: %s was ended by signal %d", c->key, path, WTERMSIG(status));
+	if (WEXITSTATUS(status) != 0)
+		return snap_error_set(err, WEXITSTATUS(status) == EX_TEMPFAIL_CODE ? -EAGAIN : -EIO,
+				      "%s: %s ended with code %d%s%s", c->key, path, WEXITSTATUS(status),
+				      *said ? ": " : "", said);
+	return 0;
+}
+
+/* ---- the contract ---- */
+
+static void *hook_open(const struct door *d, struct snap_error *err)
+{
+	struct hooks *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		snap_error_set(err, -ENOMEM, "hooks: out of memory");
+	else
+		h->d = d;
+	return h;
+}
+
+/* As root runs it, nobody else may be able to change it. */
+static int check(struct hooks *h, const char *key, struct snap_error *err)
+{
+	const char *path = conf_str(h->d->conf, key);
+	struct stat st;
+
+	if (!*path)
+		return 0;
+	if (stat(path, &st) < 0)
+		return snap_error_set(err, -errno, "%s: %s: %s", key, path, strerror(errno));
+	if (!S_ISREG(st.st_mode) || access(path, X_OK) < 0)
+		return snap_error_set(err, -EACCES, "%s: %s is no executable file: chmod +x it", key, path);
+	if (st.st_uid != 0 || st.st_mode & 022)
+		return snap_error_set(err, -EPERM, "%s: %s can be written by others than root, who runs it: chown root and "
+						   "chmod go-w it", key, path);
+	return 0;
+}
+
+static int hook_preflight(void *self, uint32_t max_ms, struct snap_error *err)
+{
+	struct hooks *h = self;
+	int r = check(h, "hook.pre", err);
+
+	atomic_store(&h->severed, false);
+	if (r == 0)
+		r = check(h, "hook.locked", err);
+	if (r == 0)
+		r = check(h, "hook.post", err);
+	return r;
+}
+
+static uint32_t limit(const struct hooks *h, uint32_t max_ms)
+{
+	uint64_t own = conf_num(h->d->conf, "hook.timeout");
+
+	return own < max_ms ? (uint32_t)own : max_ms;
+}
+
+static int hook_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err)
+{
+	struct hooks *h = self;
+	struct call c = { .key = "hook.pre", .word = "pre", .set = h->set, .result = "", .max_ms = limit(h, max_ms) };
+	int r;
+
+	(void)snprintf(h->set, sizeof(h->set), "%s", set);
+	if (*conf_str(h->d->conf, "hook.post")) {
+		r = journal_put(h->d->conf, "hook", h->set, err);
+		if (r < 0)
+			return r;
+		h->post_due = true;
+	}
+	return run_hook(h, &c, err);
+}
+
+static int hook_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err)
+{
+	return 0;
+}
+
+/* "key value" lines of its output become hook.key lines of the position. */
+static int put_lines(char *text, struct vbuf *out, struct snap_error *err)
+{
+	for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		size_t key = strspn(line, "abcdefghijklmnopqrstuvwxyz0123456789_");
+
+		if (key == 0 || line[key] != ' ')
+			return snap_error_set(err, -EINVAL, "hook.locked: its output is not lines of KEY VALUE, with keys of "
+							    "a-z, 0-9 and _");
+		vbuf_printf(out, "hook.%s\n", line);
+	}
+	return vbuf_error(out);
+}
+
+static int hook_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
+{
+	struct hooks *h = self;
+	struct call c = { .key = "hook.locked", .word = "locked", .set = h->set, .result = "",
+			  .max_ms = max_ms < LOCKED_MS ? max_ms : LOCKED_MS };
+	int r = run_hook(h, &c, err);
+
+	return r < 0 ? r : put_lines(c.out, out, err);
+}
+
+static int hook_unlock(void *self, uint32_t max_ms, struct snap_error *err)
+{
+	return 0;
+}
+
+static int post(struct hooks *h, const char *set, const char *result, uint32_t max_ms, struct snap_error *err)
+{
+	struct call c = { .key = "hook.post", .word = "post", .set = set, .result = result, .max_ms = limit(h, max_ms) };
+	int r;
+
+	atomic_store(&h->severed, false); /* a run that was given up still has its end */
+	r = run_hook(h, &c, err);
+	return r < 0 ? r : journal_drop(h->d->conf, "hook", err);
+}
+
+static int hook_finish(void *self, int result, uint32_t max_ms, struct snap_error *err)
+{
+	struct hooks *h = self;
+	char text[16] = "ok";
+
+	if (!h->post_due)
+		return 0;
+	h->post_due = false;
+	if (result < 0)
+		(void)snprintf(text, sizeof(text), "%d", -result);
+	return post(h, h->set, text, max_ms, err);
+}
+
+static int hook_recover(void *self, uint32_t max_ms, struct snap_error *err)
+{
+	struct hooks *h = self;
+	struct vbuf set = VBUF_INIT;
+	int r = journal_get(h->d->conf, "hook", &set, err);
+
+	if (r == 0 && set.len)
+		r = post(h, vbuf_text(&set), "unknown", max_ms, err);
+	vbuf_free(&set);
+	return r;
+}
+
+static void hook_sever(void *self)
+{
+	struct hooks *h = self;
+
+	atomic_store(&h->severed, true);
+}
+
+static void hook_status(void *self, struct vbuf *out)
+{
+}
+
+const struct coord_ops coord_hook = {
+	.name = "hook",
+	.open = hook_open,
+	.close = free,
+	.preflight = hook_preflight,
+	.lock = hook_lock,
+	.position = hook_position,
+	.unlock = hook_unlock,
+	.sever = hook_sever,
+	.status = hook_status,
+	.prepare = hook_prepare,
+	.finish = hook_finish,
+	.recover = hook_recover,
+};
