@@ -64,6 +64,13 @@ def mount(make_mount):
 
 
 @pytest.fixture(scope="module")
+def later():
+    """later(CALL): to be done after the module's tests, the last one first, also when a fixture fails half-way."""
+    with contextlib.ExitStack() as made:
+        yield made.callback
+
+
+@pytest.fixture(scope="module")
 def shared_mount():
     """One mount for a module's tests that leave nothing behind."""
     with contextlib.ExitStack() as made:

@@ -1,48 +1,39 @@
 """MySQL 9.7 on the mount: how it opens its files, crash and recovery, LOCK INSTANCE, clone."""
 
-import pathlib
 import pwd
 
 import pytest
 
 from commits import Commits
-from mysql import MySQL, mysql_root
+from mysql import MySQL
+from procfs import status
 from stillfs import Mount, Scratch
 
 
 @pytest.fixture(scope="module")
-def site():
+def site(later):
     """One server on one mount for the module."""
-    mysql_root()
     scratch = Scratch(size_mb=1500)
-    m = Mount(scratch)
-    db = MySQL(scratch.dir / "db", m.mnt).start()
-    yield m, db
-    db.stop()
-    m.close()
-    scratch.close()
-
-
-def flags(pid, name):
-    """The open flags of the process's descriptors on files of that name."""
-    found = []
-    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-        if fd.is_symlink() and fd.readlink().name == name:
-            text = (fd.parents[1] / "fdinfo" / fd.name).read_text()
-            found.append(int(dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)["flags"], 8))
-    return found
+    later(scratch.close)
+    m = Mount(scratch, start=False)
+    later(m.close)
+    m.start()
+    (m.mnt / "data").mkdir()
+    db = MySQL(scratch.dir / "db", m.mnt / "data")
+    later(db.close)
+    db.start().query("CREATE DATABASE t")
+    return m, db
 
 
 def test_it_runs_as_its_own_user_with_its_defaults(site):
     m, db = site
-    status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{db.process.pid}/status").read_text().splitlines())
-    uid = pwd.getpwnam("mysql").pw_uid
-    assert status["Name"] == "mysqld"
-    assert status["Uid"].split() == [str(uid)] * 4 and int(status["CapEff"], 16) == 0
+    process, uid = status(db.process.pid), pwd.getpwnam("mysql").pw_uid
+    assert process["Name"] == "mysqld"
+    assert process["Uid"].split() == [str(uid)] * 4 and int(process["CapEff"], 16) == 0
     assert db.query("SELECT @@version")[0][0].startswith("9.")
     assert db.query("SELECT @@innodb_flush_method, @@innodb_doublewrite, @@log_bin, @@sync_binlog,"
                     " @@innodb_flush_log_at_trx_commit") == (("O_DIRECT", "ON", 1, 1, 1),)
-    owners = {p.stat().st_uid for p in m.mnt.rglob("*")}
+    owners = {p.stat().st_uid for p in db.datadir.rglob("*")}
     assert owners == {uid}
 
 
