@@ -34,8 +34,7 @@ int catalog_random_id(char out[33])
 	return 0;
 }
 
-/* Write `name` in dir whole or not at all. */
-static int write_whole(int dir, const char *name, const char *text)
+int catalog_put_file(int dir, const char *name, const char *text)
 {
 	char tmp[128];
 	size_t len = strlen(text), done = 0;
@@ -99,7 +98,7 @@ static int load_lineage(struct catalog *c, int state, struct snap_error *err)
 	r = catalog_random_id(c->lineage);
 	(void)snprintf(line, sizeof(line), "%s\n", c->lineage);
 	if (r == 0)
-		r = write_whole(state, "lineage", line);
+		r = catalog_put_file(state, "lineage", line);
 	return r < 0 ? snap_error_set(err, r, "write lineage into state_dir: %s", strerror(-r)) : 0;
 }
 
@@ -272,7 +271,7 @@ int catalog_write(const struct catalog *c, const char *id, const char *text, str
 	int r;
 
 	(void)snprintf(name, sizeof(name), "%s.json", id);
-	r = write_whole(c->dirfd, name, text);
+	r = catalog_put_file(c->dirfd, name, text);
 	return r < 0 ? snap_error_set(err, r, "write %s/%s: %s", c->dir, name, strerror(-r)) : 0;
 }
 
@@ -293,7 +292,7 @@ int catalog_probe(const struct catalog *c, struct snap_error *err)
 
 	memset(text, ' ', sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
-	r = write_whole(c->dirfd, "probe", text);
+	r = catalog_put_file(c->dirfd, "probe", text);
 	(void)unlinkat(c->dirfd, "probe", 0);
 	return r < 0 ? snap_error_set(err, r, "the catalog %s cannot be written: %s; make room or mend it, then take "
 					      "the snapshot again", c->dir, strerror(-r)) : 0;

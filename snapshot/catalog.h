@@ -22,6 +22,8 @@ struct set *catalog_find(const struct catalog *c, const char *name); /* not thos
 int catalog_add(struct catalog *c, struct set *s);
 /* Take a set out and free it; its file is the caller's to remove first. */
 void catalog_drop(struct catalog *c, struct set *s);
+/* Write text as file `name` of the directory dir whole or not at all: temporary name, sync, rename, sync. -errno */
+int catalog_put_file(int dir, const char *name, const char *text);
 /* Write text (set_json) as set `id`'s record. */
 int catalog_write(const struct catalog *c, const char *id, const char *text, struct snap_error *err);
 int catalog_unlink(const struct catalog *c, const char *id, struct snap_error *err);

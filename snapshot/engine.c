@@ -5,6 +5,7 @@
  * Blocks:    engine_stop; engine_save writes one small file.
  * Errors:    -errno with the sentence. */
 #include "snapshot/engine_int.h"
+#include "snapshot/prune.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "snapshot/child.h"
@@ -129,47 +130,61 @@ static void complete_some(struct engine *e)
 			e->door.ops->report(e->door.fs, "snapshot", &err);
 		} else {
 			log_info("snapshot %s complete: lock %.1f ms, hold %.1f ms", s->name, s->lock_ms, s->hold_ms);
+			prune_auto(e);
 		}
 	}
 }
 
-static struct set *next_delete(struct engine *e)
+static struct set *next_delete(struct engine *e, uint64_t after)
 {
 	struct set *s;
 
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
-		if (s->state == SET_DELETING)
+		if (s->state == SET_DELETING && s->seq > after)
 			return s;
 	return NULL;
 }
 
-/* Remove the data of all deleted sets. False: something is left, try again later. */
+static int remove_one(struct engine *e, struct set *s, struct snap_error *err)
+{
+	char name[DOOR_NAME_MAX + 1], id[33], text[256];
+
+	memcpy(name, s->name, sizeof(name));
+	memcpy(id, s->id, sizeof(id));
+	if (run_remove(e, name, id, err) < 0)
+		return err->code;
+	prune_removed(e, s);
+	if (catalog_unlink(e->cat, id, err) < 0)
+		return err->code;
+	(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"removed\"", name);
+	(void)pthread_mutex_lock(&e->lock);
+	catalog_drop(e->cat, s);
+	(void)pthread_mutex_unlock(&e->lock);
+	e->door.ops->event(e->door.fs, "snapshot", text);
+	prune_dropped(e, id);
+	return 0;
+}
+
+/* Remove the data of all deleted sets; one that cannot go hinders no other. False: something is left, try again later. */
 static bool do_deletes(struct engine *e)
 {
-	struct snap_error err = { 0 };
-	char name[DOOR_NAME_MAX + 1], id[33], text[256];
+	uint64_t seq = 0;
+	bool all = true;
 	struct set *s;
 
 	for (;;) {
+		struct snap_error err = { 0 };
+
 		(void)pthread_mutex_lock(&e->lock);
-		s = e->queued || e->stopping ? NULL : next_delete(e);
-		if (s) {
-			memcpy(name, s->name, sizeof(name));
-			memcpy(id, s->id, sizeof(id));
-		}
+		s = e->queued || e->stopping ? NULL : next_delete(e, seq);
 		(void)pthread_mutex_unlock(&e->lock);
 		if (!s)
-			return true;
-		if (run_remove(e, name, id, &err) < 0 || catalog_unlink(e->cat, id, &err) < 0) {
-			if (err.code != -ESHUTDOWN)
-				e->door.ops->report(e->door.fs, "snapshots", &err);
-			return false;
-		}
-		(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"removed\"", name);
-		(void)pthread_mutex_lock(&e->lock);
-		catalog_drop(e->cat, s);
-		(void)pthread_mutex_unlock(&e->lock);
-		e->door.ops->event(e->door.fs, "snapshot", text);
+			return all;
+		seq = s->seq;
+		if (remove_one(e, s, &err) == 0 || err.code == -ESHUTDOWN)
+			continue;
+		e->door.ops->report(e->door.fs, "snapshots", &err);
+		all = prune_failed(e, s, &err) && all;
 	}
 }
 
@@ -280,7 +295,7 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 	else if ((e->prov_self = e->prov->open(&e->door, err)) &&
 		 (e->coord_self = e->coord->open(&e->door, err)))
 		e->cat = catalog_open(conf_str(d->conf, "state_dir"), err);
-	if (!e->cat) {
+	if (!e->cat || prune_open(e, err) < 0) {
 		engine_free(e);
 		return NULL;
 	}
@@ -347,6 +362,7 @@ void engine_free(struct engine *e)
 		e->prov->close(e->prov_self);
 	(void)exec_free(e->db_exec);
 	(void)exec_free(e->prov_exec);
+	prune_free(e->prune);
 	catalog_free(e->cat);
 	free(e->queued);
 	vbuf_free(&e->last);

@@ -30,6 +30,8 @@ struct request {
 	bool reported; /* somebody waits and reports the failure */
 };
 
+struct prune;
+
 struct engine {
 	struct door door;
 	const struct prov_ops *prov;
@@ -46,6 +48,7 @@ struct engine {
 	pthread_cond_t work;
 	/* under lock: */
 	struct catalog *cat;
+	struct prune *prune; /* retention: prune.h */
 	struct waiter *waiters;
 	uint64_t next_waiter;
 	struct request *queued; /* accepted, not begun; one at the most */
@@ -73,6 +76,10 @@ void engine_step(struct engine *e, const char *step);
 /* engine_request.c */
 /* Answer those who wait for set `id` (NULL: all): fixed (0) or failed. Lock not held. */
 void engine_notify(struct engine *e, const char *id, int result, const struct snap_error *err);
+
+/* Delete a set, as rmdir does. what: begins the sentence, and says who (a literal). force: the floor does not count. */
+int engine_delete(struct engine *e, const char *name, bool force, const char *what, struct snap_error *err);
+void engine_wake_removals(struct engine *e); /* sets became SET_DELETING. Lock held */
 
 /* run.c: one snapshot up to its consistency point; s is in the catalog, state SET_RUNNING. NULL: it failed, all
  * is undone and *err says why. Else it is SET_PENDING, and run_poll completes it. */

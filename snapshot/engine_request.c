@@ -5,6 +5,7 @@
  * Blocks:    never; rmdir writes one small file.
  * Errors:    -errno with the sentence. */
 #include "snapshot/engine_int.h"
+#include "snapshot/prune.h"
 #include "base/clock.h"
 
 #include <errno.h>
@@ -243,39 +244,25 @@ int engine_mkdir(struct engine *e, const char *name, struct snap_error *err)
 	return ret;
 }
 
-/* The newest complete set is the floor: nothing may delete it. Lock held. */
-static bool is_floor(struct engine *e, const struct set *s)
+void engine_wake_removals(struct engine *e)
 {
-	const struct set *o;
-
-	if (s->state != SET_COMPLETE)
-		return false;
-	for (size_t i = 0; (o = catalog_at(e->cat, i)) != NULL; i++)
-		if (o->state == SET_COMPLETE && o->seq > s->seq)
-			return false;
-	return true;
+	e->deletes_due = true;
+	(void)pthread_cond_signal(&e->work);
 }
 
-int engine_rmdir(struct engine *e, const char *name, struct snap_error *err)
+int engine_delete(struct engine *e, const char *name, bool force, const char *what, struct snap_error *err)
 {
-	enum set_state before = SET_FAILED;
+	char where[160];
 	struct set *s;
-	int ret = 0;
+	int ret;
 
+	(void)snprintf(where, sizeof(where), "%s snapshots/%.70s", what, name);
 	(void)pthread_mutex_lock(&e->lock);
 	s = catalog_find(e->cat, name);
-	if (!s)
-		ret = snap_error_set(err, -ENOENT, "rmdir snapshots/%.70s: no such set", name);
-	else if (s->state == SET_RUNNING || s->state == SET_PENDING)
-		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is not complete yet; write to abort first", name);
-	else if (s->pin)
-		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is pinned; `echo no > snapshots/%s/pin` first",
-				     name, name);
-	else if (is_floor(e, s))
-		ret = snap_error_set(err, -EBUSY, "rmdir snapshots/%s: it is the newest complete set, which is always "
-						  "kept; take a newer one first", name);
+	ret = s ? prune_may_delete(e, s, force, where, err) : snap_error_set(err, -ENOENT, "%s: no such set", where);
 	if (ret == 0) {
-		before = s->state;
+		s->gone_from = s->state;
+		s->gone_by = what;
 		s->state = SET_DELETING;
 	}
 	(void)pthread_mutex_unlock(&e->lock);
@@ -283,13 +270,17 @@ int engine_rmdir(struct engine *e, const char *name, struct snap_error *err)
 		ret = engine_save(e, s, err);
 		(void)pthread_mutex_lock(&e->lock);
 		if (ret < 0)
-			s->state = before;
+			s->state = s->gone_from;
 		else
-			e->deletes_due = true;
-		(void)pthread_cond_signal(&e->work);
+			engine_wake_removals(e);
 		(void)pthread_mutex_unlock(&e->lock);
 	}
 	return ret;
+}
+
+int engine_rmdir(struct engine *e, const char *name, struct snap_error *err)
+{
+	return engine_delete(e, name, false, "rmdir", err);
 }
 
 /* ---- views ---- */

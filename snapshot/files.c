@@ -2,6 +2,8 @@
  * Threads: control threads, with the engine's lock held while a set is read. Blocks: writes save one
  * small record. Columns of `list` and keys of JSON: only append. */
 #include "snapshot/engine_int.h"
+#include "snapshot/prune.h"
+#include "snapshot/prune_int.h"
 #include "base/clock.h"
 
 #include <errno.h>
@@ -309,6 +311,7 @@ void engine_status(struct engine *e, struct vbuf *out)
 	vbuf_printf(out, "last_snapshot %s\n", e->last_name[0] ? e->last_name : "none");
 	if (e->last_name[0])
 		vbuf_printf(out, "last_snapshot_state %s\n", set_state_name(e->last_state));
+	prune_status(e, out);
 	(void)pthread_mutex_unlock(&e->lock);
 	vbuf_printf(out, "provider_call %s\ndatabase_call %s\n", exec_stuck(e->prov_exec) ? "stuck" : "ok",
 		    exec_stuck(e->db_exec) ? "stuck" : "ok");
@@ -345,6 +348,9 @@ const struct engine_file engine_root_files[] = {
 	{ "abort", NULL, write_abort },
 	{ "list", show_list, NULL },
 	{ "list.json", show_list_json, NULL },
+	{ "retention", prune_show_policy, prune_write_policy },
+	{ "prune", prune_show, prune_write },
+	{ "prune.log", prune_show_log, NULL },
 	{ NULL, NULL, NULL },
 };
 

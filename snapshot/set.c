@@ -15,6 +15,11 @@ const char *set_state_name(enum set_state s)
 	return state_names[s];
 }
 
+bool set_is_verified(const struct set *s)
+{
+	return false; /* nothing verifies yet: docs/limits.md */
+}
+
 bool set_name_ok(const char *name)
 {
 	static const char all[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -58,6 +63,7 @@ void set_free(struct set *s)
 	free(s->position);
 	free(s->error);
 	free(s->detail);
+	free(s->held);
 	vbuf_free(&s->log);
 	free(s);
 }

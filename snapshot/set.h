@@ -34,11 +34,18 @@ struct set {
 	char *detail; /* what completion is at */
 	int error_code; /* 0 or -errno */
 	struct vbuf log; /* a line per step */
+	/* not recorded: */
+	const char *gone_by; /* who deleted it, a literal */
+	enum set_state gone_from; /* what a set that is being deleted was before */
+	char *held; /* why its data could not be removed, NULL */
+	uint64_t held_ns; /* until when that is believed, CLOCK_BOOTTIME */
+	unsigned tries; /* to remove it */
 };
 
 struct set *set_new(void); /* NULL: out of memory */
 void set_free(struct set *s);
 int set_text(char **field, const char *text); /* replace; 0 or -ENOMEM */
+bool set_is_verified(const struct set *s);
 const char *set_state_name(enum set_state s);
 bool set_name_ok(const char *name); /* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 /* One JSON object, no newline. */

@@ -18,6 +18,8 @@ static const struct conf_key table[] = {
 	{ "gate_timeout", CONF_MS, "10", NULL, 100, 50000, "", "" },
 	{ "drain_timeout", CONF_MS, "500ms", NULL, 10, 10000, "", "" },
 	{ "presync_timeout", CONF_MS, "60", NULL, 100, 3600000, "", "" },
+	{ "retention", CONF_LIST, "", NULL, 0, 0, "", "" },
+	{ "auto_prune", CONF_BOOL, "no", NULL, 0, 0, "", "" },
 	{ "freeze", CONF_BOOL, "no", NULL, 0, 0, "", "" },
 	{ "provider", CONF_STRING, "fake", NULL, 0, 0, "", "" },
 	{ "db", CONF_STRING, "fake", NULL, 0, 0, "", "" },

@@ -1,0 +1,24 @@
+/* snapshot/prune.h - what the engine asks of prune. See prune_int.h for the rest. */
+#ifndef STILLFS_SNAPSHOT_PRUNE_H
+#define STILLFS_SNAPSHOT_PRUNE_H
+
+#include "snapshot/engine_int.h"
+
+struct prune;
+
+/* From engine_new, with the catalog open: the policy, whose machine this is, and what an unfinished prune has condemned
+ * (those sets become SET_DELETING). File I/O. -EINVAL a wrong policy in the configuration. */
+int prune_open(struct engine *e, struct snap_error *err);
+void prune_free(struct prune *p); /* NULL is harmless */
+/* May this set be deleted? Lock held. what: begins the sentence. force: the floor does not count.
+ * -EBUSY pinned, held, being taken, the floor; -EPERM another lineage's, or this machine has not adopted the sets. */
+int prune_may_delete(struct engine *e, const struct set *s, bool force, const char *what, struct snap_error *err);
+void prune_auto(struct engine *e); /* a set is complete: auto_prune. The engine's thread, lock not held */
+/* A set's data is gone; its record goes next. Engine's thread, lock not held. */
+void prune_removed(struct engine *e, struct set *s);
+void prune_dropped(struct engine *e, const char *id); /* and now the record is gone, too */
+/* Its data could not be removed. True: it cannot go now (locked, in use) and is a set again. */
+bool prune_failed(struct engine *e, struct set *s, const struct snap_error *err);
+void prune_status(struct engine *e, struct vbuf *out); /* lines of `status`. Lock held */
+
+#endif
