@@ -55,6 +55,7 @@ struct rq {
 	struct lane *lane; /* that read it */
 	unsigned char *buf; /* SLOT_STRIDE bytes */
 	uint32_t len; /* of the request */
+	uint32_t present; /* bytes from SLOT_IN that this daemon has used before: their pages are there */
 	uint32_t opcode;
 	bool gated; /* counted in the gate: leave once answered */
 	uint8_t next_step; /* enum rq_next */
@@ -89,6 +90,7 @@ struct lane {
 	struct rq *inbox, **inbox_tail;
 	_Atomic bool inbox_full;
 	unsigned inflight; /* on the ring */
+	unsigned char *landing; /* where the part of a request goes whose pages may not be there; see fetch() */
 	struct rq *slots; /* free ones of its own: the pool's lock is taken once for many */
 	_Atomic unsigned n_slots;
 	bool lone[DOOR_MAX_PAIRS]; /* requests come one at a time: do not look for a second */
@@ -167,6 +169,7 @@ void pool_free(struct core *c);
 struct rq *rq_get(struct lane *l); /* the calling thread's own lane. NULL: none left */
 void rq_put(struct rq *r);
 void pool_thread_is(struct lane *l); /* this thread is that lane's */
+size_t pool_landing(const struct conf *conf, unsigned lane); /* where in the pool's memory; all of it is touched */
 uint32_t pool_count(const struct core *c); /* free slots */
 
 /* balance.c: how many lanes fetch requests. Lane 0 always does. */

@@ -18,11 +18,6 @@
 
 static _Thread_local struct lane *mine;
 
-void pool_thread_is(struct lane *l)
-{
-	mine = l;
-}
-
 static size_t slots(const struct conf *conf)
 {
 	return conf_num(conf, "max_parked") + POOL_SPARE;
@@ -30,7 +25,22 @@ static size_t slots(const struct conf *conf)
 
 size_t pool_size_b(const struct conf *conf)
 {
-	return slots(conf) * SLOT_STRIDE;
+	return (slots(conf) + MAX_LANES) * SLOT_STRIDE;
+}
+
+size_t pool_landing(const struct conf *conf, unsigned lane)
+{
+	return (slots(conf) + lane) * SLOT_STRIDE;
+}
+
+void pool_thread_is(struct lane *l)
+{
+	volatile unsigned char *p = l->core->pool_mem + pool_landing(l->core->conf, l->idx);
+
+	mine = l;
+	l->landing = l->core->pool_mem + pool_landing(l->core->conf, l->idx);
+	for (size_t i = 0; i < SLOT_STRIDE; i += 4096)
+		p[i] = 0;
 }
 
 int pool_new(struct core *c, struct snap_error *err)

@@ -33,13 +33,16 @@ static uint64_t less(uint64_t have, uint64_t n)
 /* The entries of a FORGET that were not applied. It was lost to the kernel once it was read. */
 static void finish_forget(const struct tables *t, struct op_rec *rec)
 {
-	const unsigned char *buf = t->pool + (size_t)(rec->slot - 1) * SLOT_STRIDE + SLOT_IN;
+	unsigned char *buf = t->pool + (size_t)(rec->slot - 1) * SLOT_STRIDE + SLOT_IN;
+	const unsigned char *landing = t->pool + t->landing + (size_t)(rec - t->rec) * SLOT_STRIDE;
 	const struct fuse_in_header *h = (const void *)buf;
 	const struct fuse_forget_in *single = (const void *)(h + 1);
 	const struct fuse_batch_forget_in *batch = (const void *)(h + 1);
 	const struct fuse_forget_one *one = (const void *)(batch + 1);
 	uint32_t n = h->opcode == FUSE_FORGET ? 1 : h->opcode == FUSE_BATCH_FORGET ? batch->count : 0;
 
+	if (h->opcode == FUSE_BATCH_FORGET && h->len > rec->split && h->len <= SLOT_STRIDE - SLOT_IN)
+		memcpy(buf + rec->split, landing, h->len - rec->split); /* again, if it was done */
 	for (uint32_t i = rec->n_refs; i < n; i++) {
 		uint64_t id = h->opcode == FUSE_FORGET ? h->nodeid : one[i].nodeid;
 		uint64_t by = h->opcode == FUSE_FORGET ? single->nlookup : one[i].nlookup;

@@ -94,6 +94,7 @@ int tables_new(struct tables *t, struct shm_head *head, const struct conf *conf)
 {
 	t->head = head;
 	t->pool_b = pool_size_b(conf);
+	t->landing = pool_landing(conf, 0);
 	t->pool = tables_map("stillfs-requests", t->pool_b);
 	t->events_b = CTL_EVENTS_B;
 	t->events = tables_map("stillfs-events", t->events_b);

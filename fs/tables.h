@@ -39,6 +39,7 @@ struct op_rec {
 	_Atomic uint32_t file; /* slot of the open file that it made */
 	_Atomic uint32_t n_refs; /* lookups it has counted; of a lane: entries of the FORGET that are applied */
 	_Atomic uint32_t slot; /* of a lane: request slot that is being read into, + 1 */
+	uint32_t split; /* of a lane: so much of the request lies in the slot, the rest in the lane's landing */
 	uint32_t refs[REC_REFS]; /* slots of nodes */
 };
 
@@ -65,6 +66,7 @@ struct tables {
 	struct op_rec *rec; /* REC_COUNT */
 	unsigned char *pool; /* request slots (pool.c): a FORGET is lost to the kernel once it is read */
 	size_t pool_b;
+	size_t landing; /* in it: those of the lanes */
 	void *events; /* events.c */
 	size_t events_b;
 	struct ctl_shared *ctl; /* ctl_handle.c */

@@ -16,8 +16,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#define PAGE 4096u
 #define READ_BATCH 32 /* requests per turn, so that completions are not starved */
 #define LONE_RECHECK 16u /* turns */
 
@@ -130,9 +132,10 @@ static void do_forget(struct lane *l, unsigned pair, uint64_t nodeid, uint64_t n
 static void forget_arm(struct lane *l, struct rq *r)
 {
 	rq_head(r)->opcode = 0;
-	/* and this page, too, is there: a thread that is being killed while it reads cannot bring one in, and the kernel
-	 * would answer the request with EIO */
 	((volatile unsigned char *)r->buf)[SLOT_PAYLOAD] = 0;
+	if (!r->present)
+		r->present = (uint32_t)(SLOT_PAYLOAD + PAGE - SLOT_IN);
+	l->rec->split = r->present;
 	/* no barrier needed: what a dead thread has stored is seen in its program order */
 	atomic_store_explicit(&l->rec->n_refs, 0, memory_order_release);
 	atomic_store_explicit(&l->rec->slot, (uint32_t)(r - l->core->rqs) + 1, memory_order_release);
@@ -219,6 +222,26 @@ static void lane_ended(struct lane *l, unsigned i)
 	}
 }
 
+/* Read one request. A thread that is being killed cannot bring a page in, and the kernel answers the request that it is
+ * copying there with EIO. So nothing is read into memory that this daemon has not used before: the rest of a request
+ * that is larger than any before it in this slot goes to the lane's landing, and is moved. */
+static ssize_t read_one(struct lane *l, unsigned i, struct rq *r)
+{
+	struct iovec v[2];
+	ssize_t n;
+
+	forget_arm(l, r);
+	v[0] = (struct iovec){ r->buf + SLOT_IN, r->present };
+	v[1] = (struct iovec){ l->landing, SLOT_STRIDE - SLOT_IN - r->present };
+	n = readv(l->fd[i], v, 2);
+	FAULT("lane.read");
+	if (n > (ssize_t)r->present) {
+		memcpy(r->buf + SLOT_IN + r->present, l->landing, (size_t)n - r->present);
+		r->present = (uint32_t)(((size_t)n + SLOT_IN + PAGE - 1) / PAGE * PAGE - SLOT_IN);
+	}
+	return n;
+}
+
 /* Read requests of mount i until there are none, the batch is full, or no slot is left. Returns false
  * when there may be more. Where requests come one at a time, the second read, which finds none, is left out:
  * arming the poll looks once more anyway. That arming is owed then, also by a lane that retires meanwhile: one
@@ -244,9 +267,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 			*starved = true;
 			return true;
 		}
-		forget_arm(l, r);
-		n = read(l->fd[i], r->buf + SLOT_IN, SLOT_STRIDE - SLOT_IN);
-		FAULT("lane.read");
+		n = read_one(l, i, r);
 		if (n < (ssize_t)sizeof(struct fuse_in_header)) {
 			int e = n < 0 ? errno : EIO;
 
