@@ -54,8 +54,7 @@ struct rq {
 	struct mnt *m;
 	struct lane *lane; /* that read it */
 	unsigned char *buf; /* SLOT_STRIDE bytes */
-	uint32_t len; /* of the request */
-	uint32_t present; /* bytes from SLOT_IN that this daemon has used before: their pages are there */
+	uint32_t len, present; /* of the request; bytes from SLOT_IN used before, whose pages are there */
 	uint32_t opcode;
 	bool gated; /* counted in the gate: leave once answered */
 	uint8_t next_step; /* enum rq_next */
@@ -169,7 +168,6 @@ void pool_free(struct core *c);
 struct rq *rq_get(struct lane *l); /* the calling thread's own lane. NULL: none left */
 void rq_put(struct rq *r);
 void pool_thread_is(struct lane *l); /* this thread is that lane's */
-size_t pool_landing(const struct conf *conf, unsigned lane); /* where in the pool's memory; all of it is touched */
 uint32_t pool_count(const struct core *c); /* free slots */
 
 /* balance.c: how many lanes fetch requests. Lane 0 always does. */

@@ -83,6 +83,7 @@ void tables_set_lookups(const struct tables *t, uint32_t slot, uint64_t nlookup,
 			uint32_t count, bool ref);
 void tables_redo(const struct tables *t); /* what a dead daemon had begun of it */
 size_t pool_size_b(const struct conf *conf); /* pool.c: how much memory its slots take */
+size_t pool_landing(const struct conf *conf, unsigned lane); /* where a lane's landing is in it */
 void *tables_map(const char *name, size_t size); /* NULL: errno */
 
 #endif
