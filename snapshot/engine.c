@@ -161,7 +161,7 @@ static int remove_one(struct engine *e, struct set *s, struct snap_error *err)
 	catalog_drop(e->cat, s);
 	(void)pthread_mutex_unlock(&e->lock);
 	e->door.ops->event(e->door.fs, "snapshot", text);
-	prune_dropped(e, id);
+	prune_dropped(e, id, name);
 	return 0;
 }
 

@@ -16,7 +16,7 @@ int prune_may_delete(struct engine *e, const struct set *s, bool force, const ch
 void prune_auto(struct engine *e); /* a set is complete: auto_prune. The engine's thread, lock not held */
 /* A set's data is gone; its record goes next. Engine's thread, lock not held. */
 void prune_removed(struct engine *e, struct set *s);
-void prune_dropped(struct engine *e, const char *id); /* and now the record is gone, too */
+void prune_dropped(struct engine *e, const char *id, const char *name); /* and now the record is gone, too */
 /* Its data could not be removed. True: it cannot go now (locked, in use) and is a set again. */
 bool prune_failed(struct engine *e, struct set *s, const struct snap_error *err);
 void prune_status(struct engine *e, struct vbuf *out); /* lines of `status`. Lock held */

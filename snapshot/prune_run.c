@@ -212,7 +212,6 @@ void prune_removed(struct engine *e, struct set *s)
 			  !planned ? "" : s->gone_from == SET_FAILED ? "failed, and older than failed_age, " : "no rule keeps it, ",
 			  planned ? "prune by " : "", by);
 	(void)pthread_mutex_unlock(&p->io);
-	event(e, "removed", s->name, NULL);
 }
 
 /* Take an id out of the journal. False: it was not in it. io and lock held. */
@@ -249,8 +248,9 @@ static void settle(struct engine *e, const char *id, bool gone, bool rewrite)
 		event(e, "end", NULL, NULL);
 }
 
-void prune_dropped(struct engine *e, const char *id)
+void prune_dropped(struct engine *e, const char *id, const char *name)
 {
+	event(e, "removed", name, NULL);
 	settle(e, id, true, false);
 }
 
