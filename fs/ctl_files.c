@@ -44,6 +44,8 @@ static int write_gate(struct ctl *c, const char *text, size_t len, struct snap_e
 	int n = sscanf(text, "%31s %63s %1s", word, arg, rest), r;
 	char *end;
 
+	if (!c->d.n_pairs)
+		return snap_error_set(err, -EOPNOTSUPP, "gate: this is a catalog without a BACKING; there is nothing to hold");
 	if (n == 1 && strcmp(word, "open") == 0) {
 		r = core_gate_open(c->d.core, err);
 		if (r == 0)

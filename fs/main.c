@@ -241,8 +241,11 @@ static int daemon_main(void *arg, bool again)
 		atomic_store(&s->shm->ready, SHM_FAILED);
 		return 1;
 	}
-	log_info("%sserving %s on %s, control tree %s", again ? "taken over: " : "", s->pairs[0].backing,
-		 s->pairs[0].mountpoint, conf_str(s->opts.conf, "control_dir"));
+	if (s->n)
+		log_info("%sserving %s on %s, control tree %s", again ? "taken over: " : "", s->pairs[0].backing,
+			 s->pairs[0].mountpoint, conf_str(s->opts.conf, "control_dir"));
+	else
+		log_info("serving the catalog alone, control tree %s", conf_str(s->opts.conf, "control_dir"));
 	atomic_store(&s->shm->ready, SHM_SERVING);
 	serve(s, &p, sigfd);
 	s->shm->ending = 1;
@@ -262,7 +265,7 @@ static int prepare(struct start *s, struct snap_error *err)
 	if (geteuid() != 0)
 		return snap_error_set(err, -EPERM, "stillfs must be started by root");
 	s->n = s->opts.n_pairs;
-	r = check_pairs(s->opts.backing, s->opts.mountpoint, s->n, s->pairs, err);
+	r = s->n ? check_pairs(s->opts.backing, s->opts.mountpoint, s->n, s->pairs, err) : 0;
 	if (r == 0)
 		r = check_dirs(conf, s->pairs, s->n, err);
 	if (r == 0)

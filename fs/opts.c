@@ -27,9 +27,11 @@ bool opts_name_ok(const char *name)
 void opts_help(FILE *out)
 {
 	fputs("Usage: stillfs [-f] [-o OPTION=VALUE,...] BACKING MOUNTPOINT\n"
+	      "       stillfs [-f] [-o OPTION=VALUE,...] --catalog-only NAME\n"
 	      "Pass a database directory through a gate that can hold its writes for a snapshot.\n\n"
 	      "  -f                   stay in the foreground\n"
 	      "  -o OPTION=VALUE,...  options, also as lines \"option = value\" in /etc/stillfs/NAME.conf\n"
+	      "  --catalog-only NAME  serve the control tree of the sets that the provider knows, without a BACKING\n"
 	      "  --help               this text\n"
 	      "  --version            name and version\n"
 	      "  --list-options       names of all options\n\n"
@@ -213,6 +215,21 @@ static int set_default(struct conf *c, const char *key, const char *dir, const c
 	return conf_set(c, "default", key, text, err);
 }
 
+/* Without data there are no requests: the smallest of everything. */
+static int set_catalog_only(struct opts *o, const char *name, struct snap_error *err)
+{
+	static const char *const small[][2] = { { "threads", "1" },	  { "max_parked", "64" }, { "parked_bytes", "1M" },
+						{ "fd_cache", "64" },	  { "takeover", "no" },	  { "db", "none" },
+						{ "freeze", "no" } };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(small) / sizeof(small[0]); i++)
+		r = conf_set(o->conf, "--catalog-only", small[i][0], small[i][1], err);
+	if (r == 0 && (o->n_pairs || *conf_str(o->conf, "pair")))
+		r = snap_error_set(err, -EINVAL, "--catalog-only %s: no BACKING and no pair is served with it", name);
+	return r;
+}
+
 static int set_defaults(struct opts *o, const char *conf_dir, char **o_text, unsigned n_o,
 			struct snap_error *err)
 {
@@ -250,7 +267,7 @@ static int set_defaults(struct opts *o, const char *conf_dir, char **o_text, uns
 
 int opts_parse(struct opts *o, int argc, char **argv, const char *conf_dir, struct snap_error *err)
 {
-	char *o_text[64], *paths[2] = { NULL, NULL };
+	char *o_text[64], *paths[2] = { NULL, NULL }, *only = NULL;
 	unsigned n_o = 0, n_paths = 0;
 	int r;
 
@@ -267,6 +284,8 @@ int opts_parse(struct opts *o, int argc, char **argv, const char *conf_dir, stru
 			o->action = OPTS_LIST;
 		else if (strcmp(argv[i], "-f") == 0)
 			o->foreground = true;
+		else if (strcmp(argv[i], "--catalog-only") == 0 && i + 1 < argc)
+			only = argv[++i];
 		else if (strncmp(argv[i], "-o", 2) == 0 && (argv[i][2] || i + 1 < argc) && n_o < 64)
 			o_text[n_o++] = argv[i][2] ? argv[i] + 2 : argv[++i];
 		else if (argv[i][0] == '-' && argv[i][1])
@@ -279,10 +298,22 @@ int opts_parse(struct opts *o, int argc, char **argv, const char *conf_dir, stru
 	}
 	if (o->action != OPTS_RUN)
 		return 0;
+	if (only) {
+		o->catalog_only = true;
+		r = n_paths ? snap_error_set(err, -EINVAL, "--catalog-only %s: no BACKING and no MOUNTPOINT is served with it", only) :
+			      conf_set(o->conf, "--catalog-only", "name", only, err);
+		if (r == 0)
+			r = set_defaults(o, conf_dir, o_text, n_o, err);
+		return r < 0 ? r : set_catalog_only(o, only, err);
+	}
 	if (n_paths != 2)
-		return snap_error_set(err, -EINVAL, "BACKING and MOUNTPOINT are needed; see --help");
+		return snap_error_set(err, -EINVAL, "BACKING and MOUNTPOINT are needed, or --catalog-only NAME; see --help");
 	r = add_pair(o, paths[0], strlen(paths[0]), paths[1], err);
-	return r < 0 ? r : set_defaults(o, conf_dir, o_text, n_o, err);
+	if (r == 0)
+		r = set_defaults(o, conf_dir, o_text, n_o, err);
+	if (r == 0 && conf_is_set(o->conf, "lineage"))
+		r = snap_error_set(err, -EINVAL, "lineage is for --catalog-only; a mount has the lineage of its state_dir, see `status`");
+	return r;
 }
 
 void opts_free(struct opts *o)

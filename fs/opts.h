@@ -15,6 +15,7 @@ enum opts_action { OPTS_RUN, OPTS_HELP, OPTS_VERSION, OPTS_LIST };
 struct opts {
 	enum opts_action action;
 	bool foreground; /* -f */
+	bool catalog_only; /* no pairs: the control tree alone */
 	struct conf *conf;
 	unsigned n_pairs;
 	char *backing[DOOR_MAX_PAIRS], *mountpoint[DOOR_MAX_PAIRS]; /* as given */

@@ -13,6 +13,8 @@ const struct conf_key opts_table[] = {
 	  "where the control tree is mounted; default: /run/stillfs/NAME" },
 	{ "state_dir", CONF_PATH, "", NULL, 0, 0, "DIR",
 	  "catalog and lineage, never on a backing that can be frozen; default: /var/lib/stillfs/NAME" },
+	{ "lineage", CONF_STRING, "", NULL, 0, 0, "ID",
+	  "with --catalog-only: show the sets of this lineage; default: all that the provider has" },
 	{ "control_gid", CONF_COUNT, "0", NULL, 0, UINT32_MAX - 1, "GID",
 	  "group that may write control files besides root" },
 	{ "gate_timeout", CONF_MS, "10", NULL, 100, 50000, "SECONDS",

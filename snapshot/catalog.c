@@ -254,6 +254,28 @@ int catalog_add(struct catalog *c, struct set *s)
 	return insert(c, s);
 }
 
+int catalog_import(struct catalog *c, struct set *s)
+{
+	s->seq = c->next_seq;
+	return insert(c, s);
+}
+
+int catalog_adopt(struct catalog *c, const char *lineage, struct snap_error *err)
+{
+	cleanup_fd int state = openat(c->dirfd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char line[64];
+	int r;
+
+	if (strcmp(lineage, c->lineage) == 0)
+		return 0;
+	(void)snprintf(line, sizeof(line), "%.32s\n", lineage);
+	r = state < 0 ? -errno : catalog_put_file(state, "lineage", line);
+	if (r < 0)
+		return snap_error_set(err, r, "write lineage into state_dir: %s", strerror(-r));
+	memcpy(c->lineage, line, 32);
+	return 0;
+}
+
 void catalog_drop(struct catalog *c, struct set *s)
 {
 	for (size_t i = 0; i < c->n; i++)

@@ -20,6 +20,10 @@ struct set *catalog_at(const struct catalog *c, size_t i); /* by creation */
 struct set *catalog_find(const struct catalog *c, const char *name); /* not those being deleted */
 /* Put a new set in: gives it seq and id. It is the catalog's then. -ENOMEM. */
 int catalog_add(struct catalog *c, struct set *s);
+/* Put a set in that has an id and a lineage already: gives it seq. It is the catalog's then. -ENOMEM. */
+int catalog_import(struct catalog *c, struct set *s);
+/* Be of this lineage from now on, on disk, too. 32 hex digits. */
+int catalog_adopt(struct catalog *c, const char *lineage, struct snap_error *err);
 /* Take a set out and free it; its file is the caller's to remove first. */
 void catalog_drop(struct catalog *c, struct set *s);
 /* Write text as file `name` of the directory dir whole or not at all: temporary name, sync, rename, sync. -errno */

@@ -210,11 +210,11 @@ static void *engine_run(void *arg)
 	(void)pthread_mutex_lock(&e->lock);
 	while (!e->stopping) {
 		struct request *q = e->queued;
-		bool deletes = e->deletes_due || retry || e->doctor_running;
+		bool deletes = e->deletes_due || retry || e->doctor_running, rescan = e->rescan.due, pins = e->pins_due;
 
 		e->queued = NULL;
-		e->deletes_due = false;
-		if (!q && !deletes && !e->completing) {
+		e->deletes_due = e->rescan.due = e->pins_due = false;
+		if (!q && !deletes && !e->completing && !rescan && !pins) {
 			wait_work(e, retry);
 			continue;
 		}
@@ -222,6 +222,10 @@ static void *engine_run(void *arg)
 		if (q)
 			one_snapshot(e, q);
 		free(q);
+		if (rescan)
+			rescan_run(e);
+		if (pins)
+			rescan_pins(e);
 		complete_some(e);
 		retry = !do_deletes(e);
 		retry = !run_db_chores(e) || retry;
@@ -246,7 +250,7 @@ static int recover(struct engine *e, struct snap_error *err)
 	for (size_t i = 0; r == 0 && (s = catalog_at(e->cat, i)) != NULL; i++) {
 		if (s->state == SET_DELETING)
 			e->deletes_due = true;
-		if (s->state != SET_RUNNING && s->state != SET_PENDING)
+		if ((s->state != SET_RUNNING && s->state != SET_PENDING) || !e->door.n_pairs)
 			continue;
 		(void)set_text(&s->error, s->state == SET_RUNNING ?
 						  "stillfs ended before the consistency point was fixed" :
@@ -265,6 +269,22 @@ static int recover(struct engine *e, struct snap_error *err)
 		}
 	}
 	return r;
+}
+
+/* No BACKING: the catalog is what the provider knows, of one lineage or of all. */
+static int catalog_only(struct engine *e, struct snap_error *err)
+{
+	const char *lineage = conf_str(e->door.conf, "lineage");
+
+	if (!e->prov->scan)
+		return snap_error_set(err, -EINVAL, "--catalog-only: provider=%s keeps no records that could be read; use provider=ebs",
+				      e->prov->name);
+	if (*lineage && (strlen(lineage) != 32 || strspn(lineage, "0123456789abcdef") != 32))
+		return snap_error_set(err, -EINVAL, "lineage=%.60s: expected 32 hexadecimal digits, as `status` shows them", lineage);
+	e->rescan_all = !*lineage;
+	e->rescan.due = e->rescan.running = true;
+	(void)snprintf(e->rescan.lineage, sizeof(e->rescan.lineage), "%s", lineage);
+	return *lineage ? catalog_adopt(e->cat, lineage, err) : 0;
 }
 
 struct engine *engine_new(const struct door *d, struct snap_error *err)
@@ -295,6 +315,8 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 	else if ((e->prov_self = e->prov->open(&e->door, err)) &&
 		 (e->coord_self = e->coord->open(&e->door, err)))
 		e->cat = catalog_open(conf_str(d->conf, "state_dir"), err);
+	if (e->cat && !d->n_pairs && catalog_only(e, err) < 0)
+		e->cat = catalog_free(e->cat);
 	if (!e->cat || prune_open(e, err) < 0) {
 		engine_free(e);
 		return NULL;
@@ -367,6 +389,7 @@ void engine_free(struct engine *e)
 	free(e->queued);
 	vbuf_free(&e->last);
 	vbuf_free(&e->doctor);
+	vbuf_free(&e->rescan.last);
 	(void)pthread_mutex_destroy(&e->lock);
 	(void)pthread_mutex_destroy(&e->save_lock);
 	(void)pthread_cond_destroy(&e->work);

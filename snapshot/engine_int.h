@@ -55,7 +55,13 @@ struct engine {
 	struct run *completing; /* the engine thread's own */
 	struct set *running; /* from its acceptance until the point is fixed or it has failed */
 	unsigned n_completing;
-	bool stopping, deletes_due;
+	bool stopping, deletes_due, pins_due;
+	struct {
+		bool due, running, adopt;
+		char lineage[33]; /* "": of all */
+		struct vbuf last; /* what `rescan` shows */
+	} rescan;
+	_Atomic bool rescan_all; /* without a BACKING and a lineage: whatever the provider has */
 	const char *step; /* a literal, for status */
 	struct vbuf last; /* what `snapshot` shows */
 	char last_name[DOOR_NAME_MAX + 1];
@@ -98,6 +104,12 @@ void run_clean_backings(const struct door *d);
 /* run_db.c: between runs: what a coordinator's journal says is still changed is changed back; the doctor's look.
  * False: something is left, try again later. */
 bool run_db_chores(struct engine *e);
+
+/* rescan.c */
+void rescan_run(struct engine *e); /* on the engine's thread */
+void rescan_pins(struct engine *e);
+int rescan_show(struct engine *e, const char *set, struct vbuf *out);
+int rescan_write(struct engine *e, const char *set, const char *text, size_t len, struct snap_error *err);
 
 /* files.c */
 void files_render_last(struct engine *e, const struct set *s); /* lock held */

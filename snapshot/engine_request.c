@@ -105,6 +105,10 @@ static int accept_request(struct engine *e, struct snap_request *r, const char *
 
 	if (e->stopping)
 		return snap_error_set(err, -ESHUTDOWN, "snapshot: stillfs is stopping");
+	if (!e->door.n_pairs)
+		return snap_error_set(err, -EOPNOTSUPP, "snapshot: this is a catalog without a BACKING; sets are taken where the database is");
+	if (e->rescan.running)
+		return snap_error_set(err, -EBUSY, "snapshot: the catalog is being rebuilt; read `rescan` and try again when it is done");
 	if (e->running)
 		return snap_error_set(err, -EBUSY, "snapshot: %s is running; wait for it (cat snapshots/%s/wait) or "
 						   "write to abort", e->running->name, e->running->name);

@@ -122,6 +122,11 @@ static int write_pin(struct engine *e, const char *name, const char *text, size_
 		(void)pthread_mutex_lock(&e->lock);
 		s->pin = old;
 		(void)pthread_mutex_unlock(&e->lock);
+	} else if (old != pin && e->prov->note_pin) {
+		(void)pthread_mutex_lock(&e->lock);
+		s->pin_due = e->pins_due = true;
+		(void)pthread_cond_signal(&e->work);
+		(void)pthread_mutex_unlock(&e->lock);
 	}
 	return r;
 }
@@ -351,6 +356,7 @@ const struct engine_file engine_root_files[] = {
 	{ "retention", prune_show_policy, prune_write_policy },
 	{ "prune", prune_show, prune_write },
 	{ "prune.log", prune_show_log, NULL },
+	{ "rescan", rescan_show, rescan_write },
 	{ NULL, NULL, NULL },
 };
 

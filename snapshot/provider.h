@@ -16,6 +16,8 @@ enum prov_feature {
 	PROV_REMOTE = 4, /* remove speaks to a network: never called while stillfs starts */
 };
 
+struct set; /* set.h */
+
 /* One snapshot run, the same object from preflight to the last poll. */
 struct prov_run {
 	const char *name; /* set name, [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
@@ -23,6 +25,10 @@ struct prov_run {
 	const char *lineage; /* 32 hex digits */
 	const char *class, *description, *tags; /* of the set; tags: "key:value" lines */
 	const char *position; /* "key value" lines; "" before trigger */
+	bool pin;
+	struct timespec created;
+	bool timed; /* lock_ms and hold_ms are known: from the first poll on; < 0: there was none */
+	double lock_ms, hold_ms;
 	const struct door *door;
 	bool (*cancelled)(const struct prov_run *r); /* abort asked for, or deadline: stop soon */
 	void *ref; /* the provider's own, between preflight and discard/complete */
@@ -35,6 +41,7 @@ struct prov_progress {
 	uint64_t size_b; /* logical bytes of the set, once known */
 	unsigned volumes;
 	char detail[256]; /* one line for `progress`, e.g. "digest of 12 of 240 files" */
+	char note[256]; /* one line for the set's log, once: what did not work and is no failure; "" */
 };
 
 struct prov_ops {
@@ -65,6 +72,13 @@ struct prov_ops {
 	/* Every set found at the provider: fn(arg, name, set_id, complete). */
 	int (*list)(void *p, int (*fn)(void *arg, const char *name, const char *set_id, bool complete),
 		    void *arg, uint32_t max_ms, struct snap_error *err);
+	/* optional: every set that the provider's own records tell of, of one lineage ("": of all) and of stillfs
+	 * `name` ("": of all). Each with name, id, class, lineage, state (pending, complete, failed), times,
+	 * description, tags, position as far as known; fn takes it over when it returns 0; < 0 ends the scan. */
+	int (*scan)(void *p, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg,
+		    uint32_t max_ms, struct snap_error *err);
+	/* optional: keep the pin in the provider's records, too */
+	int (*note_pin)(void *p, const char *set_id, bool pin, uint32_t max_ms, struct snap_error *err);
 	/* optional: where the data of a set can be seen on this host. 0, -ENOENT. */
 	int (*data_path)(void *p, const char *name, char *buf, size_t cap);
 };

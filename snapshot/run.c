@@ -211,7 +211,7 @@ static struct run *run_new(struct engine *e, struct set *s)
 	memcpy(p->class, s->class, sizeof(p->class));
 	p->pr = (struct prov_run){ .name = p->name, .set_id = p->id, .lineage = p->lineage, .class = p->class,
 				   .description = p->description, .tags = p->tags, .position = p->position,
-				   .door = &e->door, .cancelled = run_prov_cancelled };
+				   .door = &e->door, .cancelled = run_prov_cancelled, .pin = s->pin, .created = s->created };
 	*r = (struct run){ .e = e, .s = s, .pc = p, .abort = &e->abort_flag, .start_ns = clock_boot_ns() };
 	return r;
 }
@@ -249,6 +249,11 @@ struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err)
 	if (ret == 0)
 		ret = step_fixed(r);
 	run_db_finish(r, ret);
+	if (r->pc) {
+		r->pc->pr.lock_ms = s->lock_ms;
+		r->pc->pr.hold_ms = s->hold_ms;
+		r->pc->pr.timed = true;
+	}
 	r->err = &r->own_err; /* err is the caller's */
 	r->abort = &e->abort_completing;
 	if (ret == 0)
@@ -274,6 +279,9 @@ bool run_poll(struct run *r, struct snap_error *err)
 		run_prov_call_done(r, j);
 	}
 	if (ret == 0) {
+		if (p->progress.note[0])
+			run_remark(r, p->progress.note);
+		p->progress.note[0] = '\0';
 		(void)pthread_mutex_lock(&e->lock);
 		r->s->progress = p->progress.percent;
 		r->s->size_b = p->progress.size_b;

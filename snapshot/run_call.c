@@ -27,6 +27,16 @@ void run_note(struct run *r, const char *step, double ms)
 	engine_event(r->e, r->s, step, ms);
 }
 
+void run_remark(struct run *r, const char *text)
+{
+	char when[CLOCK_ISO_MAX];
+
+	(void)pthread_mutex_lock(&r->e->lock);
+	vbuf_printf(&r->s->log, "%s note: %s\n", clock_iso(clock_utc(), when), text);
+	(void)pthread_mutex_unlock(&r->e->lock);
+	log_warn("snapshot %s: %s", r->s->name, text);
+}
+
 int run_aborted(struct run *r)
 {
 	int why = atomic_load(r->abort);

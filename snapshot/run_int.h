@@ -43,6 +43,7 @@ static inline double run_ms_since(uint64_t ns)
 
 /* run_call.c */
 void run_note(struct run *r, const char *step, double ms); /* one line of the set's log, and an event; ms < 0: none */
+void run_remark(struct run *r, const char *text); /* one line of the set's log */
 int run_aborted(struct run *r); /* 0, or what the run fails with, recorded */
 int run_sleep_ms(struct run *r, uint32_t ms); /* as run_aborted */
 /* Make a call on executor x and wait. The job's result; or its deadline or an abort, and then the call is

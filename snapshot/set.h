@@ -21,7 +21,7 @@ struct set {
 	uint64_t seq; /* order of creation and inode number, >= 1 */
 	enum set_state state;
 	struct timespec created, ended;
-	bool pin;
+	bool pin, pin_due; /* due: the provider has to be told (not recorded) */
 	unsigned progress; /* percent */
 	unsigned volumes;
 	uint64_t size_b;

@@ -118,6 +118,30 @@ static int slaves(struct walk *w, const char *dir, unsigned depth, struct snap_e
 	return r;
 }
 
+/* One layer of the pair's stack, once: two volumes below one LVM are one. */
+static void add_layer(struct walk *w, const char *kind, const char *name)
+{
+	char *stack = w->pair < VOLS_PAIRS ? w->out->stack[w->pair] : NULL, layer[100];
+	size_t n = stack ? strlen(stack) : 0;
+
+	(void)snprintf(layer, sizeof(layer), "%s:%.80s", kind, name);
+	if (stack && !strstr(stack, layer) && n + strlen(layer) + 2 < VOLS_STACK)
+		(void)snprintf(stack + n, VOLS_STACK - n, "%s%s", n ? ">" : "", layer);
+}
+
+static void note_layers(struct walk *w, const char *dir, const char *whole, const char *name)
+{
+	char text[128], uuid[128];
+
+	if (strcmp(dir, whole) != 0 && read_attr(dir, "partition", text, sizeof(text)) == 0)
+		add_layer(w, "part", text);
+	if (strncmp(name, "md", 2) == 0)
+		add_layer(w, "md", name);
+	if (strncmp(name, "dm-", 3) == 0 && read_attr(dir, "dm/name", text, sizeof(text)) == 0 &&
+	    read_attr(dir, "dm/uuid", uuid, sizeof(uuid)) == 0)
+		add_layer(w, strncmp(uuid, "LVM-", 4) == 0 ? "lvm" : strncmp(uuid, "CRYPT-", 6) == 0 ? "crypt" : "dm", text);
+}
+
 static int descend(struct walk *w, const char *dir, unsigned depth, struct snap_error *err)
 {
 	char whole[PATH_LEN];
@@ -130,6 +154,7 @@ static int descend(struct walk *w, const char *dir, unsigned depth, struct snap_
 	if (there(whole, "partition"))
 		*strrchr(whole, '/') = '\0';
 	name = strrchr(whole, '/') + 1;
+	note_layers(w, dir, whole, name);
 	r = slaves(w, whole, depth, err);
 	if (r != 1)
 		return r;

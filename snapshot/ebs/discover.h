@@ -10,6 +10,8 @@
 #include <stdint.h>
 
 #define VOLS_MAX 40
+#define VOLS_PAIRS 8
+#define VOLS_STACK 80
 
 struct vol {
 	char id[24]; /* "vol-0123456789abcdef0"; "" until a Xen name is resolved */
@@ -20,6 +22,7 @@ struct vol {
 struct vols {
 	unsigned n;
 	struct vol v[VOLS_MAX];
+	char stack[VOLS_PAIRS][VOLS_STACK]; /* layers of a pair above its volumes, "lvm:vg-data>md:md0>part:1"; "" */
 };
 
 /* Add the volumes under device `dev` (of pair `pair`, whose backing is named in sentences). sysfs: "/sys".

@@ -240,6 +240,18 @@ static void wait_slice(const struct prov_run *r, uint64_t until_ns)
 		(void)nanosleep(&tick, NULL);
 }
 
+/* What is only known now, into the tags. Nothing depends on it. */
+static void add_tags(struct api *a, const struct prov_run *r, struct erun *er)
+{
+	struct snap_error why = { 0 };
+
+	if (er->tagged || !r->timed)
+		return;
+	er->tagged = true;
+	if (tags_later(a, r, er, &why) < 0)
+		(void)snprintf(er->progress.note, sizeof(er->progress.note), "times are not in the tags: %.220s", why.msg);
+}
+
 static int ebs_poll(void *self, struct prov_run *r, uint32_t max_ms, struct prov_progress *out, struct snap_error *err)
 {
 	struct api a = { .e = self, .stop = r, .deadline_ns = clock_boot_ns() + POLL_CALL_MS * NS_PER_MS };
@@ -256,6 +268,7 @@ static int ebs_poll(void *self, struct prov_run *r, uint32_t max_ms, struct prov
 			return snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
 		ret = describe_own(&a, er, now, &why);
 		if (ret == 0) {
+			add_tags(&a, r, er);
 			ret = judge(er, now, err);
 			er->pause_ms = er->pause_ms * 3 / 2 < POLL_MAX_MS ? er->pause_ms * 3 / 2 : POLL_MAX_MS;
 		} else {
@@ -269,6 +282,7 @@ static int ebs_poll(void *self, struct prov_run *r, uint32_t max_ms, struct prov
 	}
 	er->progress.volumes = er->snaps.n;
 	*out = er->progress;
+	er->progress.note[0] = '\0';
 	return ret;
 }
 
@@ -441,6 +455,29 @@ static int ebs_list(void *self, int (*fn)(void *arg, const char *name, const cha
 	return r;
 }
 
+static int ebs_scan(void *self, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg,
+		    uint32_t max_ms, struct snap_error *err)
+{
+	struct api a = { .e = self, .deadline_ns = clock_boot_ns() + (uint64_t)max_ms * NS_PER_MS };
+	int r = api_connect(&a, false, err);
+
+	return r < 0 ? r : scan_sets(&a, lineage, name, "", fn, arg, err);
+}
+
+static int ebs_note_pin(void *self, const char *set_id, bool pin, uint32_t max_ms, struct snap_error *err)
+{
+	struct api a = { .e = self, .deadline_ns = clock_boot_ns() + (uint64_t)max_ms * NS_PER_MS };
+	struct snaps *s = calloc(1, sizeof(*s));
+	int r = s ? api_connect(&a, false, err) : snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
+
+	if (r == 0)
+		r = api_find(&a, "stillfs:id", set_id, s, err);
+	if (r == 0 && s->n)
+		r = api_tag_all(&a, s, 0, s->n, "stillfs:pin", pin ? "yes" : "no", err);
+	free(s);
+	return r;
+}
+
 const struct prov_ops prov_ebs = {
 	.name = "ebs",
 	.features = PROV_SYNC_FIRST | PROV_REMOTE,
@@ -453,4 +490,6 @@ const struct prov_ops prov_ebs = {
 	.finish = ebs_finish,
 	.remove = ebs_remove,
 	.list = ebs_list,
+	.scan = ebs_scan,
+	.note_pin = ebs_note_pin,
 };

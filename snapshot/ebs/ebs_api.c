@@ -176,6 +176,23 @@ int api_delete(struct api *a, const char *snapshot, struct snap_error *err)
 	return r < 0 ? snap_error_set(err, r, "%s: %.400s", snapshot, why.msg) : 0;
 }
 
+int api_tag_all(struct api *a, const struct snaps *s, unsigned from, unsigned to, const char *key, const char *value,
+		struct snap_error *err)
+{
+	struct vbuf form = VBUF_INIT;
+	struct xml *x;
+	int r;
+
+	for (unsigned i = from; i < to; i++)
+		ec2_arg(&form, s->v[i].id, "ResourceId.%u", i - from + 1);
+	ec2_arg(&form, key, "Tag.1.Key");
+	ec2_arg(&form, value, "Tag.1.Value");
+	r = api_call(a, "CreateTags", &form, false, &x, err); /* repeating it changes nothing */
+	xml_free(x);
+	vbuf_free(&form);
+	return r;
+}
+
 void api_tag(const struct xml_elem *e, const char *key, char *buf, size_t cap)
 {
 	const struct xml_elem *i = xml_find(e, "tagSet/item");

@@ -1,5 +1,5 @@
 /* snapshot/ebs/ebs_int.h - shared by ebs.c (contract), ebs_check.c (preflight), ebs_api.c (calls), ebs_tags.c (record in
- * tags). Everything here runs on the provider's thread. */
+ * tags), ebs_place.c, ebs_scan.c (record from tags). Everything here runs on the provider's thread. */
 #ifndef STILLFS_SNAPSHOT_EBS_INT_H
 #define STILLFS_SNAPSHOT_EBS_INT_H
 
@@ -37,6 +37,7 @@ struct erun {
 	char exclude[VOLS_MAX][24]; /* attached, not ours, not the root volume */
 	char attempt[33]; /* unique: what is found with it is of this run's one trigger */
 	bool sent; /* a creation went out */
+	bool tagged; /* what is added afterwards has been tried */
 	bool sure; /* and what it made is known: snaps */
 	struct snaps snaps;
 	uint64_t next_poll_ns, fixed_ns;
@@ -64,6 +65,9 @@ int api_pages(struct api *a, const char *action, const struct vbuf *form,
 int api_find(struct api *a, const char *key, const char *value, struct snaps *out, struct snap_error *err);
 void api_read_snap(const struct xml_elem *e, struct snap *out);
 int api_delete(struct api *a, const char *snapshot, struct snap_error *err); /* 0 also when it is gone */
+/* CreateTags on snapshots from..to-1 of s. */
+int api_tag_all(struct api *a, const struct snaps *s, unsigned from, unsigned to, const char *key, const char *value,
+		struct snap_error *err);
 /* A tag of an element with a tagSet; "" when it has none of that name. */
 void api_tag(const struct xml_elem *e, const char *key, char *buf, size_t cap);
 
@@ -77,5 +81,15 @@ const char *create_action(const struct erun *er);
 /* ebs_tags.c: TagSpecification and Description. -EINVAL: a user's tag that EC2 would refuse. */
 int tags_form(const struct door *d, const struct prov_run *r, const struct erun *er, struct vbuf *form,
 	      struct snap_error *err);
+
+/* Times and, for several volumes, "member i of N", added when the point is fixed. Optional: a host that may tag at
+ * creation only cannot do it. */
+int tags_later(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err);
+/* ebs_scan.c: provider.h's scan and note_pin */
+struct set;
+int scan_sets(struct api *a, const char *lineage, const char *name, const char *id, int (*fn)(void *arg, struct set *s),
+	      void *arg, struct snap_error *err);
+/* ebs_place.c */
+void place_text(const struct door *d, unsigned pair, const struct vols *vols, char *buf, size_t cap);
 
 #endif

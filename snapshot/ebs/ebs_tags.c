@@ -7,10 +7,12 @@
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define OURS_MAX 20u
+#define LATER_MAX 4u /* added afterwards: times, member, pin, failed */
 #define ALL_MAX 50u
 #define VALUE_MAX 250u /* bytes: never more than 256 characters */
 
@@ -75,7 +77,7 @@ static int put_users(struct tagger *t, const char *tags, bool *named, struct sna
 			return snap_error_set(err, -EINVAL, "tag %.40s...: EC2 takes keys of 1 to 128 and values of at most 256 bytes",
 					      key);
 		all++;
-		if (kept == ALL_MAX - OURS_MAX)
+		if (kept == ALL_MAX - OURS_MAX - LATER_MAX)
 			continue;
 		kept++;
 		*named |= strcmp(key, "Name") == 0;
@@ -93,7 +95,7 @@ static int put_users(struct tagger *t, const char *tags, bool *named, struct sna
 /* In pieces, or by its digest when `room` tags are too few. Lines are joined by ";". */
 static int put_position(struct tagger *t, const char *position, unsigned room)
 {
-	char text[OURS_MAX * VALUE_MAX + 1], hex[65], key[40], value[100];
+	char text[OURS_MAX * VALUE_MAX + 1], hex[65], key[40], value[VALUE_MAX + 8];
 	size_t n = strlen(position), len;
 	unsigned pieces = 0;
 	int r;
@@ -120,24 +122,25 @@ static int put_position(struct tagger *t, const char *position, unsigned room)
 	}
 	r = digest(position, hex);
 	(void)snprintf(value, sizeof(value), "in-snapshot sha256:%s", hex);
+	/* the short lines still help to find it: file and offset */
+	for (const char *p = position; *p; p += len + (p[len] == '\n')) {
+		len = strcspn(p, "\n");
+		n = strlen(value);
+		if (len && n + len + 1 <= VALUE_MAX)
+			(void)snprintf(value + n, sizeof(value) - n, ";%.*s", (int)len, p);
+	}
 	if (r == 0)
 		put_text(t, "stillfs:position", value);
 	return r;
 }
 
-static void put_pairs(struct tagger *t, const struct door *d, const struct vols *vols)
+/* As many as `room` allows; the last one then says that there are more. */
+static void put_pairs(struct tagger *t, const struct door *d, const struct vols *vols, unsigned room)
 {
-	char key[32], value[300];
+	char key[32], value[VALUE_MAX + 1];
 
-	for (unsigned i = 0; i < d->n_pairs; i++) {
-		size_t n;
-
-		(void)snprintf(value, sizeof(value), "%.180s", d->pairs[i].mountpoint);
-		for (unsigned k = 0; k < vols->n; k++)
-			if (vols->v[k].pairs & 1u << i && vols->v[k].dev[0]) {
-				n = strlen(value);
-				(void)snprintf(value + n, sizeof(value) - n, " %s", vols->v[k].dev);
-			}
+	for (unsigned i = 0; i < d->n_pairs && i < room; i++) {
+		place_text(d, i, vols, value, sizeof(value));
 		(void)snprintf(key, sizeof(key), "stillfs:pair.%u", i);
 		put_text(t, key, value);
 	}
@@ -161,8 +164,6 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 	users = t.n;
 	if (ret < 0)
 		return snap_error_set(err, ret, "tags: %s", strerror(-ret));
-	if (!named)
-		put_text(&t, "Name", text);
 	put_text(&t, "stillfs:format", "1");
 	put_text(&t, "stillfs:set", r->name);
 	put_text(&t, "stillfs:id", r->set_id);
@@ -171,10 +172,48 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 	put_text(&t, "stillfs:name", d->name);
 	put_text(&t, "stillfs:class", r->class);
 	put_text(&t, "stillfs:host", host);
-	put_text(&t, "stillfs:created", clock_iso(clock_utc(), when));
-	(void)snprintf(text, sizeof(text), "%u", er->vols.n);
-	put_text(&t, "stillfs:members", text);
-	put_pairs(&t, d, &er->vols);
-	ret = put_position(&t, r->position, OURS_MAX - 1 - (t.n - users));
+	put_text(&t, "stillfs:created", clock_iso(r->created, when));
+	(void)snprintf(text2, sizeof(text2), "%u", er->vols.n);
+	put_text(&t, "stillfs:members", text2);
+	if (er->vols.n == 1)
+		put_text(&t, "stillfs:member", "1 of 1");
+	if (r->pin)
+		put_text(&t, "stillfs:pin", "yes");
+	put_pairs(&t, d, &er->vols, OURS_MAX - (t.n - users) - 1);
+	if (!named && t.n - users + 1 < OURS_MAX)
+		put_text(&t, "Name", text);
+	if (t.n - users < OURS_MAX)
+		ret = put_position(&t, r->position, OURS_MAX - (t.n - users));
 	return ret < 0 ? snap_error_set(err, ret, "tags: %s", strerror(-ret)) : vbuf_error(form);
+}
+
+/* ---- afterwards ---- */
+
+static int by_volume(const void *a, const void *b)
+{
+	return strcmp(((const struct snap *)a)->volume, ((const struct snap *)b)->volume);
+}
+
+static void times(const struct prov_run *r, char *buf, size_t cap)
+{
+	char lock[32] = "-";
+
+	if (r->lock_ms >= 0)
+		(void)snprintf(lock, sizeof(lock), "%.1f", r->lock_ms);
+	(void)snprintf(buf, cap, "lock_ms %s hold_ms %.1f", lock, r->hold_ms);
+}
+
+int tags_later(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err)
+{
+	char text[80];
+	int ret;
+
+	times(r, text, sizeof(text));
+	qsort(er->snaps.v, er->snaps.n, sizeof(er->snaps.v[0]), by_volume);
+	ret = api_tag_all(a, &er->snaps, 0, er->snaps.n, "stillfs:times", text, err);
+	for (unsigned i = 0; ret == 0 && er->snaps.n > 1 && i < er->snaps.n; i++) {
+		(void)snprintf(text, sizeof(text), "%u of %u", i + 1, er->snaps.n);
+		ret = api_tag_all(a, &er->snaps, i, i + 1, "stillfs:member", text, err);
+	}
+	return ret;
 }

@@ -84,7 +84,7 @@ class Moto:
 
 
 class Proxy:
-    """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "half", "500"."""
+    """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "denied", "half", "500"."""
 
     def __init__(self, moto, images):
         self.moto, self.images = moto, images  # volume id -> (image, directory of copies)
@@ -141,6 +141,9 @@ class Proxy:
         fault = self.faults[action].pop(0) if self.faults[action] and not dry else ""
         if fault == "throttled":
             status, answer = 503, (b"<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow down</Message>"
+                                   b"</Error></Errors></Response>")
+        elif fault == "denied":
+            status, answer = 403, (b"<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message>"
                                    b"</Error></Errors></Response>")
         elif fault == "500":
             status, answer = 500, b"<html>oops"

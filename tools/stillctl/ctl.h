@@ -39,6 +39,9 @@ int ctl_check_name(const char *name);
 /* Find the only running stillfs when ctl_dir is empty, and ask whether it answers; else says why not. */
 int ctl_find(void);
 
+/* Wait for the end of a rescan; show: print what it found. */
+int ctl_rescan_wait(bool show);
+
 int cmd_status(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_list(int argc, char **argv);
@@ -46,6 +49,7 @@ int cmd_show(int argc, char **argv);
 int cmd_gate(int argc, char **argv);
 int cmd_abort(int argc, char **argv);
 int cmd_events(int argc, char **argv);
+int cmd_rescan(int argc, char **argv);
 int cmd_delete(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);

@@ -26,6 +26,7 @@ static const struct command commands[] = {
 	{ "gate", "[open | close [timeout=SECONDS]]", "show, open or close the gate", cmd_gate, 0, 2, false },
 	{ "abort", "", "end the running snapshot and undo it", cmd_abort, 0, 0, false },
 	{ "events", "[--follow]", "what happened, as JSON lines", cmd_events, 0, 1, false },
+	{ "rescan", "[lineage=ID]", "make the catalog complete from the provider's own records", cmd_rescan, 0, 1, false },
 	{ "delete", "NAME", "delete a set", cmd_delete, 1, 1, false },
 	{ "wait", "NAME", "wait until the consistency point of a set is fixed", cmd_wait, 1, 1, false },
 	{ "doctor", "", "look at the database: accounts, paths, what is in the way", cmd_doctor, 0, 0, false },

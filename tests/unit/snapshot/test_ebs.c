@@ -454,19 +454,31 @@ static void the_record_fits_the_limits_of_tags(void **state)
 	at.run.tags = "";
 	gtid[1750] = '\0';
 	at.run.position = gtid;
-	assert_int_equal(tags_of(&er, &form), 12 + 7);
+	assert_int_equal(tags_of(&er, &form), 13 + 7);
 	assert_says(vbuf_text(&form), "stillfs%3Aposition.6");
 	gtid[1750] = 'a';
-	assert_int_equal(tags_of(&er, &form), 12 + 1);
+	assert_int_equal(tags_of(&er, &form), 13 + 1);
 	assert_says(vbuf_text(&form), "Value=in-snapshot+sha256%3A");
+	/* a GTID set of 4 kB: file and offset are kept beside its digest */
+	(void)snprintf(gtid + 4096, 100, "\nbinlog_file b.000007\nbinlog_pos 4711\n");
+	assert_int_equal(tags_of(&er, &form), 13 + 1);
+	assert_says(vbuf_text(&form), "%3Bbinlog_file+b.000007%3Bbinlog_pos+4711");
+	for (int i = 1; i < 8; i++)
+		at.door.pairs[i] = at.door.pairs[0];
+	at.door.n_pairs = 8; /* all there can be, pinned: still 20 of ours */
+	at.run.pin = true;
+	assert_int_equal(tags_of(&er, &form), 20);
+	assert_says(vbuf_text(&form), "stillfs%3Apair.6");
+	at.door.n_pairs = 1;
+	at.run.pin = false;
 	for (int i = 0; i < 40; i++)
 		vbuf_printf(&users, "k%d:v\n", i);
 	at.run.tags = vbuf_text(&users);
-	assert_true(tags_of(&er, &form) <= 50);
-	assert_says(vbuf_text(&form), "Value=30+of+40+kept+sha256%3A");
+	assert_true(tags_of(&er, &form) <= 46); /* what is added afterwards fits, too */
+	assert_says(vbuf_text(&form), "Value=26+of+40+kept+sha256%3A");
 	at.run.tags = "Name:mine\nempty\n";
 	at.run.position = "";
-	assert_int_equal(tags_of(&er, &form), 2 + 11);
+	assert_int_equal(tags_of(&er, &form), 2 + 12);
 	assert_null(strstr(vbuf_text(&form), "Value=stillfs+orders"));
 	memset(text, 'e', 254);
 	memcpy(text + 254, "\xc3\xa9", 3);
