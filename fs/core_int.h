@@ -77,6 +77,7 @@ struct lane {
 	pthread_t thread;
 	bool runs;
 	struct io_uring ring;
+	uint16_t nobody; /* the ring's credentials for callers that are not root; 0: none */
 	struct op_rec *rec; /* for FORGET */
 	bool defer; /* IORING_SETUP_DEFER_TASKRUN */
 	sem_t ready; /* the thread has opened its ring, or failed to */
@@ -235,6 +236,8 @@ int session_clone(struct mnt *m); /* one more descriptor for the same connection
 /* ops_*.c */
 extern const struct fuse_lowlevel_ops ops_table;
 struct mnt *ops_mnt(fuse_req_t req);
-void ops_tmpfile(struct rq *r); /* raw: libfuse 3.14 does not know the opcode */
+void ops_cred_nobody(struct lane *l); /* registers l->nobody; from the lane's own thread */
+void ops_tmpfile(struct rq *r); /* raw: libfuse 3.14 does not know the opcodes */
+void ops_statx(struct rq *r);
 
 #endif

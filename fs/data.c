@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/uio.h>
 
 /* The descriptor that this request's own flags ask for: MySQL opens buffered and sets O_DIRECT by
  * fcntl afterwards, which shows in each READ and WRITE, not in OPEN. */
@@ -59,6 +60,20 @@ static void start_read(struct lane *l, struct rq *r)
 	io_uring_sqe_set_data(s, r);
 }
 
+/* pwritev2(RWF_DSYNC) on a file that was opened without O_DSYNC shows in the request's flags only. */
+static int rwf_of(uint32_t flags)
+{
+	return (flags & O_SYNC) == O_SYNC ? RWF_SYNC : flags & O_DSYNC ? RWF_DSYNC : 0;
+}
+
+/* ext4's reserved blocks are for fsuid 0: everybody else's requests run as nobody. Whose a page of a mapping is, is
+ * not known. */
+static void as_caller(struct lane *l, struct rq *r, struct io_uring_sqe *s, bool writeback)
+{
+	if (writeback || rq_head(r)->uid != 0)
+		s->personality = l->nobody;
+}
+
 static void submit_write(struct lane *l, struct rq *r)
 {
 	const struct fuse_write_in *in = rq_args(r);
@@ -66,6 +81,8 @@ static void submit_write(struct lane *l, struct rq *r)
 
 	io_uring_prep_write(s, r->fd, r->buf + SLOT_PAYLOAD + r->done_b,
 			    in->size - (uint32_t)r->done_b, in->offset + r->done_b);
+	s->rw_flags = rwf_of(in->flags);
+	as_caller(l, r, s, in->write_flags & FUSE_WRITE_CACHE);
 	io_uring_sqe_set_data(s, r);
 }
 
@@ -127,6 +144,7 @@ static void submit_falloc(struct lane *l, struct rq *r)
 	s = data_sqe(l, r);
 	io_uring_prep_rw(IORING_OP_FALLOCATE, s, r->fd, (const void *)(uintptr_t)left,
 			 (unsigned)mode, in->offset + r->done_b);
+	as_caller(l, r, s, false);
 	/* liburing's own helper takes a 32-bit-safe off_t; the kernel reads addr as the length */
 	io_uring_sqe_set_data(s, r);
 	r->done_b += left;

@@ -23,11 +23,11 @@ static const unsigned char gate_table[] = {
 	[FUSE_FSYNCDIR] = S, [FUSE_GETLK] = F, [FUSE_SETLK] = F,
 	[FUSE_SETLKW] = F, [FUSE_ACCESS] = F, [FUSE_CREATE] = M,
 	[FUSE_INTERRUPT] = F, [FUSE_BMAP] = F, [FUSE_DESTROY] = F,
-	[FUSE_IOCTL] = M, [FUSE_POLL] = F, [FUSE_NOTIFY_REPLY] = F,
+	[FUSE_IOCTL] = F /* none is served; isatty asks for one at every open of many programs */, [FUSE_POLL] = F, [FUSE_NOTIFY_REPLY] = F,
 	[FUSE_BATCH_FORGET] = F, [FUSE_FALLOCATE] = M, [FUSE_READDIRPLUS] = F,
 	[FUSE_RENAME2] = M, [FUSE_LSEEK] = F, [FUSE_COPY_FILE_RANGE] = M,
 	[FUSE_SETUPMAPPING] = F, [FUSE_REMOVEMAPPING] = F, [FUSE_SYNCFS] = S,
-	[PROTO_TMPFILE] = M, [52 /* FUSE_STATX, Linux 6.6 */] = F,
+	[PROTO_TMPFILE] = M, [PROTO_STATX] = F,
 };
 
 enum gate_class gate_classify(uint32_t opcode, const void *args, size_t len)

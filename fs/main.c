@@ -52,6 +52,9 @@ static void limits(void)
 		r.rlim_cur = r.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &r);
 	}
+	/* the callers' own limits are the kernel's to keep; ours would fail everybody's writes */
+	r = (struct rlimit){ RLIM_INFINITY, RLIM_INFINITY };
+	(void)setrlimit(RLIMIT_FSIZE, &r);
 	(void)umask(0);
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	(void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);

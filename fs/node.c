@@ -62,6 +62,7 @@ static void rebuild(struct nodes *t)
 
 		n->pins = 0;
 		n->writers = 0;
+		n->unsettled = 0;
 		if (!n->nlookup) {
 			t->next[i] = t->free_head;
 			t->free_head = i;
@@ -88,6 +89,8 @@ static void rebuild(struct nodes *t)
 		t->n_files++;
 		if (f->writable && !f->closing)
 			t->node[f->node].writers++;
+		if (f->writable)
+			t->node[f->node].unsettled++;
 	}
 }
 
@@ -245,6 +248,7 @@ static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd,
 	n->ino = st->st_ino;
 	n->dev = st->st_dev;
 	n->pins = n->writers = 0;
+	n->unsettled = 0;
 	n->writes = n->cached_at = 0;
 	n->cached_once = false;
 	n->type = st->st_mode & S_IFMT;

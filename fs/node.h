@@ -38,6 +38,7 @@ struct node {
 	int32_t h_type;
 	unsigned char handle[NODE_HANDLE_MAX];
 	uint32_t writers; /* open files that can write; under the table's lock */
+	_Atomic uint32_t unsettled; /* the same, until the backing's descriptor is closed: its blocks may change */
 	_Atomic uint64_t writes; /* grows with each write */
 	uint64_t cached_at; /* `writes` at the last cached open */
 	bool cached_once;

@@ -14,6 +14,7 @@ int node_opened(struct nodes *t, uint64_t slot, bool writable, bool want_cached)
 	(void)pthread_mutex_lock(&t->lock);
 	if (writable) {
 		n->writers++;
+		n->unsettled++;
 	} else if (want_cached && !n->writers) {
 		mode = n->cached_once && n->cached_at == n->writes ? 2 : 1;
 		n->cached_at = n->writes;
@@ -86,7 +87,11 @@ uint32_t ofile_used(struct nodes *t)
 
 void ofile_drop(struct nodes *t, uint32_t i)
 {
+	struct node *n = &t->node[t->file[i].node];
+
 	(void)pthread_mutex_lock(&t->lock);
+	if (t->file[i].writable && n->unsettled)
+		n->unsettled--;
 	t->file[i].node = 0;
 	t->f_next[i] = t->f_free;
 	t->f_free = i;

@@ -6,6 +6,7 @@
 #include "fs/core_int.h"
 
 #define OPS_TIMEOUT_S 86400.0 /* nobody else changes the backing */
+#define OPS_UNSETTLED_S 1.0 /* but a close trims what was preallocated for writing */
 #define OPS_PROC_MAX 32
 
 /* A node's descriptor for one handler; given back by ops_node_done. */
@@ -25,9 +26,11 @@ bool ops_reserved(const struct mnt *m, fuse_ino_t parent, const char *name);
 /* Take the caller's fsuid, fsgid and umask for making a file, keep the right to reach it. */
 void ops_cred_enter(fuse_req_t req);
 void ops_cred_raw(uint32_t uid, uint32_t gid, uint32_t mask);
+void ops_cred_chown(fuse_req_t req); /* the caller's fsuid, and the right to give files away */
 void ops_cred_leave(void);
+double ops_attr_timeout(struct core *c, uint64_t slot); /* of its attributes, seconds */
 void ops_attr(struct fuse_attr *a, const struct stat *st);
-void ops_entry_out(struct fuse_entry_out *o, const struct stat *st, uint64_t slot, uint64_t generation);
+void ops_entry_out(struct fuse_entry_out *o, const struct fuse_entry_param *e);
 /* Look `fd` (O_PATH, taken over) up and answer with its entry. */
 void ops_reply_entry_fd(fuse_req_t req, struct mnt *m, int fd);
 /* Reply and take the lookup back when the caller is gone. */
@@ -50,6 +53,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		struct fuse_file_info *fi);
 void op_statfs(fuse_req_t req, fuse_ino_t ino);
+/* ops_xattr.c */
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
 		 int flags);
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);

@@ -1,16 +1,13 @@
-/* fs/ops_attr.c - attributes, extended attributes, file system statistics.
+/* fs/ops_attr.c - attributes, file system statistics.
  * Threads: workers; admitted by the gate. Blocks: system calls on the backing.
  * Errors:  the backing's errno. Rights were checked by the kernel (default_permissions). */
 #include "fs/ops.h"
-#include "fs/oplog.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 static int open_file_fd(struct core *c, const struct fuse_file_info *fi)
@@ -38,25 +35,24 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (fstat(n.fd, &st) < 0)
 		fuse_reply_err(req, errno);
 	else
-		fuse_reply_attr(req, &st, OPS_TIMEOUT_S);
+		fuse_reply_attr(req, &st, ops_attr_timeout(n.c, n.slot));
 	ops_node_done(&n);
 }
 
 static int set_size(struct ops_node *n, off_t size, struct fuse_file_info *fi)
 {
+	static const struct timespec mtime_now[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_NOW } };
 	char path[OPS_PROC_MAX];
-	int fd = open_file_fd(n->c, fi), r, e;
+	int fd = open_file_fd(n->c, fi);
+	struct stat st;
 
 	if (fd >= 0 && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
 		return ftruncate(fd, size);
-	fd = open(ops_proc_path(n->fd, path), O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
+	/* not ftruncate: that sets the times also where the size stays. But open(O_TRUNC), which comes like this too,
+	 * sets them on an empty file */
+	if (fstat(n->fd, &st) < 0 || truncate(ops_proc_path(n->fd, path), size) < 0)
 		return -1;
-	r = ftruncate(fd, size);
-	e = errno;
-	closer_fd(n->c->closer, fd);
-	errno = e;
-	return r;
+	return size || st.st_size ? 0 : utimensat(n->fd, "", mtime_now, AT_EMPTY_PATH);
 }
 
 static int set_times(struct ops_node *n, const struct stat *a, int to_set)
@@ -74,14 +70,33 @@ static int set_times(struct ops_node *n, const struct stat *a, int to_set)
 	return utimensat(n->fd, "", t, AT_EMPTY_PATH);
 }
 
-static int set_attrs(struct ops_node *n, const struct stat *a, int to_set, struct fuse_file_info *fi)
+/* As the caller, so that the new owner's quota binds him. */
+static int set_owner(fuse_req_t req, struct ops_node *n, uid_t uid, gid_t gid)
+{
+	int r, e;
+
+	ops_cred_chown(req);
+	r = fchownat(n->fd, "", uid, gid, AT_EMPTY_PATH);
+	e = errno;
+	ops_cred_leave();
+	errno = e;
+	return r;
+}
+
+#define SET_KNOWN                                                                                   \
+	(FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_SIZE |          \
+	 FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW)
+
+static int set_attrs(fuse_req_t req, struct ops_node *n, const struct stat *a, int to_set,
+		     struct fuse_file_info *fi)
 {
 	char path[OPS_PROC_MAX];
 
 	/* order as a system call would leave them: owner clears set-id bits, mode may set them again */
-	if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) &&
-	    fchownat(n->fd, "", to_set & FUSE_SET_ATTR_UID ? a->st_uid : (uid_t)-1,
-		     to_set & FUSE_SET_ATTR_GID ? a->st_gid : (gid_t)-1, AT_EMPTY_PATH) < 0)
+	/* chown(-1, -1) comes without any of them, and moves ctime */
+	if ((to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) || !(to_set & SET_KNOWN)) &&
+	    set_owner(req, n, to_set & FUSE_SET_ATTR_UID ? a->st_uid : (uid_t)-1,
+		      to_set & FUSE_SET_ATTR_GID ? a->st_gid : (gid_t)-1) < 0)
 		return -1;
 	if (to_set & FUSE_SET_ATTR_MODE) {
 		struct node *nd = node_at(n->c->nodes, n->slot);
@@ -106,10 +121,10 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 
 	if (!ops_node_get(req, ino, &n))
 		return;
-	if (set_attrs(&n, attr, to_set, fi) < 0 || fstat(n.fd, &st) < 0)
+	if (set_attrs(req, &n, attr, to_set, fi) < 0 || fstat(n.fd, &st) < 0)
 		fuse_reply_err(req, errno);
 	else
-		fuse_reply_attr(req, &st, OPS_TIMEOUT_S);
+		fuse_reply_attr(req, &st, ops_attr_timeout(n.c, n.slot));
 	ops_node_done(&n);
 }
 
@@ -122,96 +137,4 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_err(req, errno);
 	else
 		fuse_reply_statfs(req, &s);
-}
-
-/* Extended attributes of symlinks cannot be reached through a descriptor: as on most filesystems,
- * users may not set any there. */
-static bool xattr_node(fuse_req_t req, fuse_ino_t ino, struct ops_node *n, int link_errno)
-{
-	const struct node *nd;
-
-	if (!ops_node_get(req, ino, n))
-		return false;
-	nd = node_at(n->c->nodes, n->slot);
-	if (nd && S_ISLNK(nd->type)) {
-		fuse_reply_err(req, link_errno);
-		ops_node_done(n);
-		return false;
-	}
-	return true;
-}
-
-void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
-		 int flags)
-{
-	char path[OPS_PROC_MAX];
-	struct ops_node n;
-	bool had;
-	int r;
-
-	if (!xattr_node(req, ino, &n, EPERM))
-		return;
-	(void)ops_proc_path(n.fd, path);
-	if (!oplog_known(&r)) {
-		had = flags & XATTR_CREATE && getxattr(path, name, NULL, 0) >= 0;
-		oplog_doing(had);
-		r = setxattr(path, name, value, size, flags) < 0 ? -errno : 0;
-		r = oplog_did(r, flags & XATTR_CREATE && !oplog_pre() ? EEXIST : 0);
-	}
-	fuse_reply_err(req, -r);
-	ops_node_done(&n);
-}
-
-void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
-{
-	char path[OPS_PROC_MAX];
-	struct ops_node n;
-	int r;
-
-	if (!xattr_node(req, ino, &n, EPERM))
-		return;
-	(void)ops_proc_path(n.fd, path);
-	if (!oplog_known(&r)) {
-		oplog_doing(getxattr(path, name, NULL, 0) >= 0);
-		r = removexattr(path, name) < 0 ? -errno : 0;
-		r = oplog_did(r, oplog_pre() ? ENODATA : 0);
-	}
-	fuse_reply_err(req, -r);
-	ops_node_done(&n);
-}
-
-/* name NULL: list */
-static void get_xattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
-{
-	char path[OPS_PROC_MAX], *buf = NULL;
-	struct ops_node n;
-	ssize_t r;
-
-	if (!xattr_node(req, ino, &n, name ? ENODATA : 0))
-		return;
-	if (size && !(buf = malloc(size))) {
-		fuse_reply_err(req, ENOMEM);
-		ops_node_done(&n);
-		return;
-	}
-	(void)ops_proc_path(n.fd, path);
-	r = name ? getxattr(path, name, buf, size) : listxattr(path, buf, size);
-	if (r < 0)
-		fuse_reply_err(req, errno);
-	else if (size)
-		fuse_reply_buf(req, buf, (size_t)r);
-	else
-		fuse_reply_xattr(req, (size_t)r);
-	free(buf);
-	ops_node_done(&n);
-}
-
-void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
-{
-	get_xattr(req, ino, name, size);
-}
-
-void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
-{
-	get_xattr(req, ino, NULL, size);
 }

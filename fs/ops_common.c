@@ -67,16 +67,20 @@ bool ops_reserved(const struct mnt *m, fuse_ino_t parent, const char *name)
 
 /* setfsuid to another user drops these from the effective set; the kernel has checked the caller's rights
  * (default_permissions), and the backing must not find another answer. Raw calls: per thread. */
-static void keep_caps(void)
+#define CAPS_MAKE                                                                      \
+	(1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER | 1u << CAP_MKNOD | \
+	 1u << CAP_FSETID /* the set-gid bit of a group that the caller is in only supplementarily */)
+/* Not CAP_FOWNER: XFS lets its owner go over a quota. */
+#define CAPS_CHOWN (1u << CAP_CHOWN)
+
+static void keep_caps(uint32_t caps)
 {
 	struct __user_cap_header_struct h = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct d[2];
 
 	if (syscall(SYS_capget, &h, d) < 0)
 		return;
-	d[0].effective |= 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER |
-			  1u << CAP_MKNOD;
-	d[0].effective &= d[0].permitted;
+	d[0].effective |= caps & d[0].permitted;
 	(void)syscall(SYS_capset, &h, d);
 }
 
@@ -86,7 +90,17 @@ void ops_cred_raw(uint32_t uid, uint32_t gid, uint32_t mask)
 	(void)syscall(SYS_setfsgid, gid);
 	if (uid) {
 		(void)syscall(SYS_setfsuid, uid);
-		keep_caps();
+		keep_caps(CAPS_MAKE);
+	}
+}
+
+void ops_cred_chown(fuse_req_t req)
+{
+	uid_t uid = fuse_req_ctx(req)->uid;
+
+	if (uid) {
+		(void)syscall(SYS_setfsuid, uid);
+		keep_caps(CAPS_CHOWN);
 	}
 }
 
@@ -95,6 +109,21 @@ void ops_cred_enter(fuse_req_t req)
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
 	ops_cred_raw(ctx->uid, ctx->gid, ctx->umask);
+}
+
+#define NOBODY 0xfffffffeu /* no user has it, nor the ids that a filesystem may reserve blocks for */
+
+void ops_cred_nobody(struct lane *l)
+{
+	int id = 0;
+
+	(void)syscall(SYS_setfsuid, NOBODY);
+	if ((uint32_t)syscall(SYS_setfsuid, -1) == NOBODY) { /* not in a user namespace without that id */
+		keep_caps(1u << CAP_FSETID); /* set-id bits go where the kernel asks for it, see worker.c */
+		id = io_uring_register_personality(&l->ring);
+	}
+	l->nobody = id > 0 ? (uint16_t)id : 0;
+	ops_cred_leave();
 }
 
 void ops_cred_leave(void)
@@ -126,14 +155,21 @@ void ops_attr(struct fuse_attr *a, const struct stat *st)
 	a->blksize = (uint32_t)st->st_blksize;
 }
 
-void ops_entry_out(struct fuse_entry_out *o, const struct stat *st, uint64_t slot, uint64_t generation)
+double ops_attr_timeout(struct core *c, uint64_t slot)
+{
+	const struct node *n = node_at(c->nodes, slot);
+
+	return n && atomic_load(&n->unsettled) ? OPS_UNSETTLED_S : OPS_TIMEOUT_S;
+}
+
+void ops_entry_out(struct fuse_entry_out *o, const struct fuse_entry_param *e)
 {
 	memset(o, 0, sizeof(*o));
-	o->nodeid = slot;
-	o->generation = generation;
-	o->entry_valid = (uint64_t)OPS_TIMEOUT_S;
-	o->attr_valid = (uint64_t)OPS_TIMEOUT_S;
-	ops_attr(&o->attr, st);
+	o->nodeid = e->ino;
+	o->generation = e->generation;
+	o->entry_valid = (uint64_t)e->entry_timeout;
+	o->attr_valid = (uint64_t)e->attr_timeout;
+	ops_attr(&o->attr, &e->attr);
 }
 
 int ops_ref(struct mnt *m, int fd, struct fuse_entry_param *e)
@@ -147,7 +183,7 @@ int ops_ref(struct mnt *m, int fd, struct fuse_entry_param *e)
 		return r;
 	e->ino = slot;
 	e->generation = slot < NODE_FIRST ? 0 : node_at(m->core->nodes, slot)->generation;
-	e->attr_timeout = OPS_TIMEOUT_S;
+	e->attr_timeout = ops_attr_timeout(m->core, node_slot(m->idx, slot));
 	e->entry_timeout = OPS_TIMEOUT_S;
 	return 0;
 }
@@ -172,16 +208,16 @@ void ops_reply_entry_fd(fuse_req_t req, struct mnt *m, int fd)
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
-	static const unsigned want[] = { FUSE_CAP_ASYNC_READ, FUSE_CAP_ATOMIC_O_TRUNC,
-					 FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_ASYNC_DIO,
+	static const unsigned want[] = { FUSE_CAP_ASYNC_READ, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_ASYNC_DIO,
 					 FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO,
 					 FUSE_CAP_POSIX_ACL, FUSE_CAP_DONT_MASK,
 					 FUSE_CAP_CACHE_SYMLINKS };
-	/* the kernel's own locks and splices: nobody but this machine's processes asks for locks */
+	/* the kernel's own locks and splices: nobody but this machine's processes asks for locks. A truncation of
+	 * its own, after the open, is what takes set-id bits away and sets the times as natively */
 	static const unsigned avoid[] = { FUSE_CAP_POSIX_LOCKS, FUSE_CAP_FLOCK_LOCKS,
 					  FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_SPLICE_READ,
 					  FUSE_CAP_SPLICE_WRITE, FUSE_CAP_SPLICE_MOVE,
-					  FUSE_CAP_AUTO_INVAL_DATA };
+					  FUSE_CAP_AUTO_INVAL_DATA, FUSE_CAP_ATOMIC_O_TRUNC };
 
 	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++)
 		if (conn->capable & want[i])

@@ -6,6 +6,7 @@
  * writes); a read-only one is cached while the inode has no writer, and keeps the cache only if nothing
  * was written since. Before Linux 6.6 (no FUSE_DIRECT_IO_ALLOW_MMAP) direct writes leave stale pages, so
  * there every open is direct. */
+#include "fs/guard.h"
 #include "fs/ops.h"
 #include "fs/oplog.h"
 
@@ -29,12 +30,18 @@ static int file_new(struct mnt *m, uint64_t slot, int fd, int flags, struct fuse
 	struct core *c = m->core;
 	int64_t fh = ofile_new(c->nodes, slot);
 	struct ofile *f;
-	int mode;
+	int mode, r;
 
 	memset(out, 0, sizeof(*out));
 	if (fh < 0) {
 		closer_fd(c->closer, fd);
 		return (int)fh;
+	}
+	r = guard_take(fd, flags);
+	if (r < 0) {
+		closer_fd(c->closer, fd);
+		ofile_drop(c->nodes, (uint32_t)fh);
+		return r;
 	}
 	f = ofile_at(c->nodes, (uint64_t)fh);
 	f->flags = (uint32_t)(flags & ~(OPEN_STRIP | O_TRUNC | O_DIRECT));
@@ -104,10 +111,11 @@ static int create_done(struct mnt *m, int fd, int path_fd, int flags, struct cre
 		return r;
 	}
 	r = file_new(m, e.ino, fd, flags, &out->open);
+	e.attr_timeout = ops_attr_timeout(m->core, e.ino);
 	if (r < 0)
 		ops_forget_one(m, e.ino);
 	else
-		ops_entry_out(&out->entry, &e.attr, e.ino, e.generation);
+		ops_entry_out(&out->entry, &e);
 	return r;
 }
 
@@ -231,10 +239,13 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 		return;
 	}
 	/* a short answer is a legal one, and a long copy must not outlast the drain */
+	ops_cred_enter(req); /* reserved blocks bind him */
 	n = copy_file_range(in, &off_in, out, &off_out, len > COPY_PIECE ? COPY_PIECE : len,
 			    (unsigned)flags);
+	n = n < 0 ? -errno : n;
+	ops_cred_leave();
 	if (n < 0) {
-		fuse_reply_err(req, errno);
+		fuse_reply_err(req, (int)-n);
 		return;
 	}
 	atomic_fetch_add(&node_at(c->nodes, f->node)->writes, 1);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -102,17 +103,24 @@ int session_clone(struct mnt *m)
 	return fd;
 }
 
+/* What the backing's mount forbids, the mount forbids. */
+static unsigned long kept_flags(unsigned long f)
+{
+	return (f & ST_NOSUID ? MS_NOSUID : 0ul) | (f & ST_NODEV ? MS_NODEV : 0ul) | (f & ST_NOEXEC ? MS_NOEXEC : 0ul);
+}
+
 static int do_mount(struct mnt *m, struct snap_error *err)
 {
 	char data[256];
+	struct statvfs v;
 	struct stat st;
 
-	if (fstat(m->pair->backing_fd, &st) < 0)
+	if (fstat(m->pair->backing_fd, &st) < 0 || fstatvfs(m->pair->backing_fd, &v) < 0)
 		return snap_error_set(err, -errno, "stat %s: %s", m->pair->backing, strerror(errno));
 	(void)snprintf(data, sizeof(data),
 		       "fd=%d,rootmode=%o,user_id=0,group_id=0,default_permissions,allow_other",
 		       m->dev_fd, st.st_mode & S_IFMT);
-	if (mount(m->pair->backing, m->pair->mountpoint, "fuse.stillfs", 0, data) < 0)
+	if (mount(m->pair->backing, m->pair->mountpoint, "fuse.stillfs", kept_flags(v.f_flag), data) < 0)
 		return snap_error_set(err, -errno, "mount %s on %s: %s", m->pair->backing,
 				      m->pair->mountpoint, strerror(errno));
 	m->mounted = true;

@@ -456,6 +456,7 @@ static void *lane_run(void *arg)
 	(void)sem_post(&l->ready);
 	if (l->ring_error < 0)
 		return NULL;
+	ops_cred_nobody(l);
 	pool_thread_is(l);
 	balance_woke(l);
 	lane_loop(l);

@@ -127,6 +127,8 @@ static int kill_suid(struct core *c, struct rq *r)
 		return -errno;
 	if (!(mode & (S_ISUID | S_ISGID)))
 		atomic_fetch_and(&n->flags, ~(uint32_t)NODE_SUID);
+	/* the kernel does not know that the mode has changed. Attributes only: this waits for nobody */
+	(void)fuse_lowlevel_notify_inval_inode(r->m->se, rq_head(r)->nodeid, -1, 0);
 	r->suid_done = true;
 	return 0;
 }
@@ -152,6 +154,8 @@ static void serve(struct core *c, struct rq *r, struct op_rec *rec, unsigned gat
 	oplog_begin(c->oplog, rec, r);
 	if (r->opcode == PROTO_TMPFILE)
 		ops_tmpfile(r);
+	else if (r->opcode == PROTO_STATX)
+		ops_statx(r);
 	else
 		fuse_session_process_buf(r->m->se, &b);
 	oplog_end();

@@ -25,7 +25,7 @@ FAULTS_BUILD = ["-Dfault_points=true"]
 FAULTS = "tests/integration/test_takeover_faults.py"
 UNIT_LIMIT_S = 120
 # What the builds with sanitizers run against real mounts: every operation, and the gate.
-CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py"]
+CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/conformance/fs/test_cases.py"]
 ENV = {
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -146,7 +146,7 @@ def run(work, all_, count):
             pytest(work, "lint", ["tests/lint"], count, directory)
         everything = name == "plain" or all_
         pytest(work, f"{name} {'integration' if everything else 'conformance'}",
-               ["tests/integration", f"--ignore={TOP / FAULTS}"] if everything else CONFORMANCE, count, directory)
+               ["tests/integration", "tests/conformance", f"--ignore={TOP / FAULTS}"] if everything else CONFORMANCE, count, directory)
     directory = build(work, "faults", count)
     if directory:
         pytest(work, "fault points", [FAULTS], count, directory)

@@ -10,7 +10,7 @@ ROOMS = ("base", "fs", "snapshot", "tools", "tests", "docs", ".ci")
 SUFFIXES = {".c", ".h", ".py", ".md", ".scd", ".build", ".txt", ".example", ".stillfs", ".bash-completion", ""}
 MAX_LINES, MAX_HEADER = 600, 150
 # what the files of the data side share is private to them, and grows with them
-LONG_HEADERS = {"fs/core_int.h": 240}
+LONG_HEADERS = {"fs/core_int.h": 250}
 
 
 def files(top=TOP):
