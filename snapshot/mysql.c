@@ -1,4 +1,4 @@
-/* snapshot/mysql.c - the coordinator of MariaDB and MySQL: connection, lock, position, unlock.
+/* snapshot/mysql.c - the coordinator of MariaDB and MySQL: its statements, connection, session and preflight.
  * Owns:      one connection, kept between snapshots and pinged before use; never reconnects by itself (a
  *            reconnect would lose the lock without an error).
  * Called by: the engine on its database thread; sever from any.
@@ -14,6 +14,18 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define IO_S 30 /* the library's own limit; the engine's are shorter, and kept by sever */
+
+/* libmysqlclient keeps the socket elsewhere than libmariadb. */
+static int socket_of(MYSQL *c)
+{
+#ifdef MARIADB_PACKAGE_VERSION
+	return (int)mysql_get_socket(c);
+#else
+	return (int)c->net.fd;
+#endif
+}
 
 /* ---- statements ---- */
 
@@ -80,18 +92,34 @@ const char *my_col(MYSQL_RES *res, MYSQL_ROW row, const char *name)
 	return "";
 }
 
-int my_value(struct my *m, const char *sql, char *buf, size_t cap, struct snap_error *err)
+int my_value(struct my *m, const char *sql, const char *column, char *buf, size_t cap, struct snap_error *err)
 {
-	MYSQL_RES *res;
+	MYSQL_RES *res = NULL;
 	MYSQL_ROW row;
 	int r = my_query(m, sql, "database", &res, err);
 
 	if (r < 0)
 		return r;
 	row = mysql_fetch_row(res);
-	(void)snprintf(buf, cap, "%s", row && row[0] ? row[0] : "");
+	(void)snprintf(buf, cap, "%s", !row ? "" : column ? my_col(res, row, column) : row[0] ? row[0] : "");
 	mysql_free_result(res);
 	return 0;
+}
+
+int my_variable(struct my *m, const char *name, char *buf, size_t cap, struct snap_error *err)
+{
+	char sql[128];
+
+	(void)snprintf(sql, sizeof(sql), "SHOW GLOBAL VARIABLES LIKE '%.60s'", name);
+	return my_value(m, sql, "Value", buf, cap, err);
+}
+
+int my_status_value(struct my *m, const char *name, char *buf, size_t cap, struct snap_error *err)
+{
+	char sql[128];
+
+	(void)snprintf(sql, sizeof(sql), "SHOW GLOBAL STATUS LIKE '%.60s'", name);
+	return my_value(m, sql, "Value", buf, cap, err);
 }
 
 /* ---- connection ---- */
@@ -103,13 +131,13 @@ static void set_sock(struct my *m, int sock)
 	(void)pthread_mutex_unlock(&m->lock);
 }
 
-static void disconnect(struct my *m)
+void my_disconnect(struct my *m)
 {
 	set_sock(m, -1);
 	if (m->c)
 		mysql_close(m->c); /* ends any lock */
 	m->c = NULL;
-	m->locked = false;
+	m->locked = m->instance_locked = false;
 }
 
 static unsigned seconds_up(uint64_t ms)
@@ -121,7 +149,7 @@ static int do_connect(struct my *m, struct snap_error *err)
 {
 	const char *file = conf_str(m->d->conf, "db.defaults_file");
 	const char *socket_path = conf_str(m->d->conf, "db.socket");
-	unsigned connect_s = 5, io_s = seconds_up(conf_num(m->d->conf, "db.lock_timeout")) + 3;
+	unsigned connect_s = 5, io_s = IO_S + seconds_up(conf_num(m->d->conf, "db.lock_timeout"));
 	struct ucred peer = { 0 };
 	socklen_t len = sizeof(peer);
 
@@ -139,13 +167,13 @@ static int do_connect(struct my *m, struct snap_error *err)
 	if (!mysql_real_connect(m->c, NULL, NULL, NULL, NULL, 0, *socket_path ? socket_path : NULL, 0)) {
 		int r = my_fail(m, "connect to the database", err);
 
-		disconnect(m);
+		my_disconnect(m);
 		return r;
 	}
-	if (getsockopt((int)mysql_get_socket(m->c), SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+	if (getsockopt(socket_of(m->c), SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
 		peer.pid = 0;
 	m->peer_pid = peer.pid;
-	set_sock(m, (int)mysql_get_socket(m->c));
+	set_sock(m, socket_of(m->c));
 	return 0;
 }
 
@@ -154,24 +182,27 @@ static int identify(struct my *m, struct snap_error *err)
 	const char *want = conf_str(m->d->conf, "db.lock");
 	char text[128], log_bin[8];
 	unsigned a = 0, b = 0, c = 0;
-	int r = my_value(m, "SELECT VERSION()", text, sizeof(text), err);
+	bool stages;
+	int r = my_value(m, "SELECT VERSION()", NULL, text, sizeof(text), err);
 
 	if (r == 0)
-		r = my_value(m, "SELECT @@GLOBAL.log_bin", log_bin, sizeof(log_bin), err);
+		r = my_value(m, "SELECT @@GLOBAL.log_bin", NULL, log_bin, sizeof(log_bin), err);
 	if (r < 0)
 		return r;
 	m->mariadb = strcasestr(text, "mariadb") != NULL;
 	(void)sscanf(text, "%u.%u.%u", &a, &b, &c);
 	m->version = a * 10000 + b * 100 + c;
 	m->log_bin = strcmp(log_bin, "1") == 0;
+	stages = m->mariadb && m->version >= 100401;
 	if (strcmp(want, "none") == 0)
 		m->method = MY_NONE;
-	else if (strcmp(want, "ftwrl") == 0)
-		m->method = MY_FTWRL;
+	else if (strcmp(want, "backup") == 0)
+		m->method = m->mariadb ? MY_BACKUP : MY_INSTANCE;
 	else
-		m->method = m->mariadb && m->version >= 100401 ? MY_BACKUP : MY_FTWRL;
-	if (strcmp(want, "backup") == 0 && m->method != MY_BACKUP)
-		return snap_error_set(err, -EOPNOTSUPP, "db.lock=backup: %s has no BACKUP STAGE; use auto or ftwrl", text);
+		m->method = strcmp(want, "auto") == 0 && stages ? MY_BACKUP : MY_FTWRL;
+	if ((m->method == MY_BACKUP && !stages) || (m->method == MY_INSTANCE && m->version < 80000))
+		return snap_error_set(err, -EOPNOTSUPP, "db.lock=backup: %s has neither BACKUP STAGE nor LOCK INSTANCE FOR BACKUP; "
+							"use auto or ftwrl", text);
 	(void)pthread_mutex_lock(&m->lock);
 	(void)snprintf(m->text, sizeof(m->text), "%s", text);
 	(void)pthread_mutex_unlock(&m->lock);
@@ -198,189 +229,101 @@ static int set_session(struct my *m, struct snap_error *err)
 	snap_error_clear(&ignored);
 	if (my_exec(m, "SET SESSION sql_log_off=1", "general log", &ignored) == 0)
 		return 0;
-	r = my_value(m, "SELECT @@GLOBAL.general_log", value, sizeof(value), err);
+	r = my_value(m, "SELECT @@GLOBAL.general_log", NULL, value, sizeof(value), err);
 	if (r == 0 && strcmp(value, "1") == 0)
 		r = snap_error_set(err, -EACCES, "the general log is on and this account may not turn it off for its own "
 						 "session, so UNLOCK would wait for the gate: turn general_log off, or GRANT "
-						 "SUPER ON *.* to it");
+						 "%s ON *.* TO it", m->mariadb ? "SUPER" : m->version >= 80014 ?
+						 "SESSION_VARIABLES_ADMIN" : "SUPER");
 	return r;
+}
+
+/* Down as a server that is not there, not as one that does not answer or knows us not. */
+static bool is_down(int code)
+{
+	return code == -ECONNREFUSED;
+}
+
+int my_connect(struct my *m, struct snap_error *err)
+{
+	int r = 0;
+
+	if (m->c && mysql_ping(m->c) != 0)
+		my_disconnect(m); /* idle for too long, or the server was restarted */
+	if (!m->c)
+		r = do_connect(m, err);
+	return r < 0 ? r : identify(m, err);
 }
 
 static int my_preflight(void *self, uint32_t max_ms, struct snap_error *err)
 {
 	struct my *m = self;
-	int r = 0;
+	struct snap_error why = { 0 };
+	int r;
 
-	if (m->c && mysql_ping(m->c) != 0)
-		disconnect(m); /* idle for too long, or the server was restarted */
-	if (!m->c)
-		r = do_connect(m, err);
-	if (r == 0)
-		r = identify(m, err);
-	if (r == 0)
-		r = set_session(m, err);
+	atomic_store(&m->severed, false);
+	m->down = false;
+	r = my_connect(m, &why);
+	if (is_down(r) && strcmp(conf_str(m->d->conf, "db.when_down"), "crash-consistent") == 0) {
+		m->down = true;
+		return 0;
+	}
+	if (r < 0)
+		return snap_error_set(err, r, "%s", why.msg);
+	r = set_session(m, err);
 	if (r == 0)
 		r = my_check_grants(m, err);
 	if (r == 0)
 		r = my_check_paths(m, err);
-	if (r == 0 && m->method != MY_NONE)
-		r = my_check_blockers(m, err);
+	if (r == 0)
+		r = my_check_role(m, err);
 	return r;
 }
 
-/* ---- the lock ---- */
-
-static int my_unlock(void *self, uint32_t max_ms, struct snap_error *err);
-
-static int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err)
+/* Each check by itself; what failed is said with what to do. */
+static int my_examine(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
 {
-	struct snap_error ignored = { 0 };
+	static const struct {
+		const char *what;
+		int (*check)(struct my *m, struct snap_error *err);
+	} checks[] = { { "session settings", set_session }, { "privileges of the account", my_check_grants },
+		       { "every path the server writes is on the mount", my_check_paths },
+		       { "replication, group and cluster", my_check_role } };
 	struct my *m = self;
-	char sql[96];
-	int r;
+	struct snap_error why = { 0 };
+	int bad = 0;
 
-	if (m->method == MY_NONE)
-		return 0;
-	(void)snprintf(sql, sizeof(sql), "SET SESSION wait_timeout=%u", seconds_up(lock_ms));
-	r = my_exec(m, sql, "lock the database", err);
-	if (r < 0)
-		return r;
-	if (m->method == MY_FTWRL) {
-		r = my_exec(m, "FLUSH TABLES WITH READ LOCK", "lock the database", err);
-		m->locked = r == 0; /* one that timed out holds nothing */
-	} else {
-		r = my_exec(m, "BACKUP STAGE START", "lock the database", err);
-		m->locked = r == 0;
-		/* the stages between are passed through by the server, in order */
-		if (r == 0)
-			r = my_exec(m, "BACKUP STAGE BLOCK_COMMIT", "lock the database", err);
+	atomic_store(&m->severed, false);
+	if (my_connect(m, &why) < 0) {
+		vbuf_printf(out, "bad server: %s\n", why.msg);
+		return 1;
 	}
-	if (r < 0)
-		(void)my_unlock(m, max_ms, &ignored); /* nothing may stay blocked behind a half-taken lock */
-	return r;
-}
-
-/* The statement is gone from MySQL 8.4, its successor unknown before 8.2 and to MariaDB. */
-static int binlog_position(struct my *m, struct vbuf *out, struct snap_error *err)
-{
-	const char *sql = !m->mariadb && m->version >= 80200 ? "SHOW BINARY LOG STATUS" : "SHOW MASTER STATUS";
-	MYSQL_RES *res;
-	MYSQL_ROW row;
-	int r = my_query(m, sql, "read the binary log position", &res, err);
-
-	if (r < 0)
-		return r;
-	row = mysql_fetch_row(res);
-	if (row) {
-		const char *set = my_col(res, row, "Executed_Gtid_Set");
-
-		vbuf_printf(out, "binlog_file %s\nbinlog_pos %s\n", my_col(res, row, "File"),
-			    my_col(res, row, "Position"));
-		if (*set) {
-			vbuf_puts(out, "gtid_executed ");
-			for (; *set; set++)
-				if (*set != '\n')
-					vbuf_add(out, set, 1);
-			vbuf_puts(out, "\n");
+	vbuf_printf(out, "ok server %s answers\n", m->text);
+	for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+		why = (struct snap_error){ 0 };
+		if (checks[i].check(m, &why) == 0) {
+			vbuf_printf(out, "ok %s\n", checks[i].what);
+		} else {
+			vbuf_printf(out, "bad %s: %s\n", checks[i].what, why.msg);
+			bad++;
 		}
+	}
+	why = (struct snap_error){ 0 };
+	vbuf_free(&m->blockers);
+	if (m->method != MY_NONE && my_blockers(m, false, &why) < 0) {
+		vbuf_printf(out, "bad the lock: %s\n", why.msg);
+		bad++;
 	} else {
-		r = snap_error_set(err, -EIO, "read the binary log position: log_bin is on but there is none");
+		vbuf_puts(out, "ok nothing would block the lock\n");
 	}
-	mysql_free_result(res);
-	return r;
-}
-
-/* What a replica has executed of each of its sources: not what it has received. */
-static int replica_position(struct my *m, struct vbuf *out, struct snap_error *err)
-{
-	const char *sql = m->mariadb ? "SHOW ALL SLAVES STATUS" :
-			  m->version >= 80022 ? "SHOW REPLICA STATUS" : "SHOW SLAVE STATUS";
-	MYSQL_RES *res;
-	MYSQL_ROW row;
-	int r = my_query(m, sql, "read the replica position", &res, err);
-
-	if (r < 0)
-		return r;
-	while ((row = mysql_fetch_row(res))) {
-		const char *channel = my_col(res, row, m->mariadb ? "Connection_name" : "Channel_Name");
-		const char *file = my_col(res, row, "Relay_Source_Log_File");
-		const char *pos = my_col(res, row, "Exec_Source_Log_Pos");
-
-		if (!*file) {
-			file = my_col(res, row, "Relay_Master_Log_File");
-			pos = my_col(res, row, "Exec_Master_Log_Pos");
-		}
-		vbuf_printf(out, "source_channel %s\nsource_log_file %s\nsource_log_pos %s\n",
-			    *channel ? channel : "default", file, pos);
-	}
-	mysql_free_result(res);
-	return 0;
-}
-
-static int put_value(struct my *m, const char *key, const char *sql, struct vbuf *out, struct snap_error *err)
-{
-	char value[4096];
-	int r = my_value(m, sql, value, sizeof(value), err);
-
-	if (r == 0 && *value)
-		vbuf_printf(out, "%s %s\n", key, value);
-	return r;
-}
-
-static int my_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
-{
-	static const char *const methods[] = { "none", "ftwrl", "backup" };
-	struct my *m = self;
-	int r = 0;
-
-	vbuf_printf(out, "server %s\nserver_version %s\nlock_method %s\n", m->mariadb ? "mariadb" : "mysql", m->text,
-		    methods[m->method]);
-	if (m->method == MY_NONE) {
-		/* commits go on between reading and the gate: only the recovered clone knows */
-		vbuf_puts(out, "position unknown until verified\n");
-		return 0;
-	}
-	/* the engines' logs out of their buffers: servers that do not flush at each commit */
-	r = my_exec(m, "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", "flush the engines' logs", err);
-	if (r == 0 && m->log_bin)
-		r = binlog_position(m, out, err);
-	if (r == 0 && m->mariadb && m->log_bin)
-		r = put_value(m, "gtid_binlog_pos", "SELECT @@GLOBAL.gtid_binlog_pos", out, err);
-	if (r == 0 && m->mariadb)
-		r = put_value(m, "gtid_current_pos", "SELECT @@GLOBAL.gtid_current_pos", out, err);
-	if (r == 0 && m->mariadb)
-		r = put_value(m, "gtid_slave_pos", "SELECT @@GLOBAL.gtid_slave_pos", out, err);
-	if (r == 0)
-		r = put_value(m, "server_id", "SELECT @@GLOBAL.server_id", out, err);
-	if (r == 0 && !m->mariadb)
-		r = put_value(m, "server_uuid", "SELECT @@GLOBAL.server_uuid", out, err);
-	if (r == 0)
-		r = replica_position(m, out, err);
-	return r < 0 ? r : vbuf_error(out);
-}
-
-static int my_unlock(void *self, uint32_t max_ms, struct snap_error *err)
-{
-	struct my *m = self;
-	int r;
-
-	if (!m->locked)
-		return 0;
-	m->locked = false;
-	r = my_exec(m, m->method == MY_BACKUP ? "BACKUP STAGE END" : "UNLOCK TABLES", "unlock the database", NULL);
-	if (r == 0)
-		return 0;
-	/* a dead connection, or a stage that was not ours any more: the server has let go by itself */
-	snap_error_set(err, -ENOLCK, "unlock the database: the lock was lost before (%s); the position may not belong "
-				     "to the image", m->c ? mysql_error(m->c) : "connection cut");
-	disconnect(m);
-	return -ENOLCK;
+	return bad;
 }
 
 static void my_sever(void *self)
 {
 	struct my *m = self;
 
+	atomic_store(&m->severed, true);
 	(void)pthread_mutex_lock(&m->lock);
 	if (m->sock >= 0)
 		(void)shutdown(m->sock, SHUT_RDWR); /* the server sees the end and drops the lock */
@@ -408,6 +351,10 @@ static void *my_open(const struct door *d, struct snap_error *err)
 	}
 	m->d = d;
 	m->sock = -1;
+	if (my_parse_blockers(m, err) < 0) {
+		free(m);
+		return NULL;
+	}
 	(void)pthread_mutex_init(&m->lock, NULL);
 	return m;
 }
@@ -416,7 +363,9 @@ static void my_close(void *self)
 {
 	struct my *m = self;
 
-	disconnect(m);
+	my_disconnect(m);
+	vbuf_free(&m->blockers);
+	vbuf_free(&m->journal);
 	(void)pthread_mutex_destroy(&m->lock);
 	free(m);
 	mysql_library_end();
@@ -432,4 +381,8 @@ const struct coord_ops coord_mysql = {
 	.unlock = my_unlock,
 	.sever = my_sever,
 	.status = my_status,
+	.prepare = my_prepare,
+	.finish = my_finish,
+	.recover = my_recover,
+	.examine = my_examine,
 };

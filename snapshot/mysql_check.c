@@ -1,5 +1,5 @@
-/* snapshot/mysql_check.c - what must hold before the database is locked: privileges, no statement that would
- * make the lock (and everybody behind it) wait, and every path the server writes on our mounts.
+/* snapshot/mysql_check.c - what must hold before the database is locked: privileges, and every path the server
+ * writes on our mounts.
  * Called by mysql.c's preflight: gate open, nothing held. May resolve paths below the mounts. */
 #include "snapshot/mysql_int.h"
 
@@ -21,89 +21,94 @@ static bool has(const char *grants, const char *privilege)
 	size_t n = strlen(privilege);
 
 	for (const char *p = grants; (p = strcasestr(p, privilege)); p += n)
-		if ((p == grants || p[-1] == ' ') && (p[n] == ',' || p[n] == ' ' || p[n] == '\n'))
+		if ((p == grants || p[-1] == ' ' || p[-1] == ',') && (p[n] == ',' || p[n] == ' ' || p[n] == '\n'))
 			return true;
 	return false;
 }
 
-int my_check_grants(struct my *m, struct snap_error *err)
-{
-	struct vbuf all = VBUF_INIT;
-	const char *monitor = m->mariadb ? "BINLOG MONITOR" : "REPLICATION CLIENT";
-	MYSQL_RES *res;
-	MYSQL_ROW row;
-	char user[128] = "";
-	bool ok;
-	int r = my_query(m, "SHOW GRANTS", "read our privileges", &res, err);
+/* One privilege, or another that contains it; "" ends the list of those. */
+struct need {
+	const char *name, *or_else;
+	bool when;
+};
 
+/* What this server calls them, and when they are needed. */
+static unsigned needs(const struct my *m, bool replica, struct need n[6])
+{
+	bool names = m->mariadb && m->version >= 100502, dynamic = !m->mariadb && m->version >= 80000;
+	bool may_stop = replica && strcmp(conf_str(m->d->conf, "db.stop_replica"), "no") != 0;
+	bool kills = m->policy == MY_KILL;
+
+	n[0] = (struct need){ "RELOAD", "", true };
+	n[1] = (struct need){ "PROCESS", "", true };
+	n[2] = (struct need){ "BACKUP_ADMIN", "", dynamic };
+	n[3] = names ? (struct need){ "BINLOG MONITOR", "SUPER", m->log_bin } :
+		       (struct need){ "REPLICATION CLIENT", "SUPER", true };
+	n[4] = names ? (struct need){ "REPLICATION SLAVE ADMIN", "SUPER", may_stop } :
+		       (struct need){ dynamic ? "REPLICATION_SLAVE_ADMIN" : "SUPER", "SUPER", may_stop };
+	n[5] = names ? (struct need){ "CONNECTION ADMIN", "SUPER", kills } :
+		       (struct need){ dynamic ? "CONNECTION_ADMIN" : "SUPER", "SUPER", kills };
+	return 6;
+}
+
+/* The rows of SHOW GRANTS that are for everything; with those of active roles. */
+static int all_grants(struct my *m, struct vbuf *out, struct snap_error *err)
+{
+	char role[256] = "NONE", sql[320] = "SHOW GRANTS";
+	MYSQL_RES *res = NULL;
+	MYSQL_ROW row;
+	int r = 0;
+
+	if (!m->mariadb && m->version >= 80000)
+		r = my_value(m, "SELECT CURRENT_ROLE()", NULL, role, sizeof(role), err);
+	if (r == 0 && strcmp(role, "NONE") != 0)
+		(void)snprintf(sql, sizeof(sql), "SHOW GRANTS FOR CURRENT_USER() USING %s", role);
+	if (r == 0)
+		r = my_query(m, sql, "read our privileges", &res, err);
 	if (r < 0)
 		return r;
 	while ((row = mysql_fetch_row(res)))
 		if (row[0] && strstr(row[0], " ON *.* "))
-			vbuf_printf(&all, "%.*s\n", (int)(strstr(row[0], " ON *.* ") - row[0]), row[0]);
+			vbuf_printf(out, "%.*s\n", (int)(strstr(row[0], " ON *.* ") - row[0]), row[0]);
 	mysql_free_result(res);
-	r = my_value(m, "SELECT CURRENT_USER()", user, sizeof(user), err);
-	ok = has(vbuf_text(&all), "ALL PRIVILEGES") ||
-	     (has(vbuf_text(&all), "RELOAD") && has(vbuf_text(&all), "PROCESS") &&
-	      (!m->log_bin || has(vbuf_text(&all), monitor) || has(vbuf_text(&all), "SUPER")) &&
-	      (!m->mariadb || has(vbuf_text(&all), "SLAVE MONITOR") || has(vbuf_text(&all), "SUPER")));
+	return 0;
+}
+
+static bool is_replica(struct my *m)
+{
+	struct snap_error ignored = { 0 };
+	MYSQL_RES *res = NULL;
+	bool is;
+
+	if (my_replica_rows(m, &res, &ignored) < 0)
+		return false; /* the missing privilege is named anyway */
+	is = mysql_num_rows(res) > 0;
+	mysql_free_result(res);
+	return is;
+}
+
+int my_check_grants(struct my *m, struct snap_error *err)
+{
+	struct vbuf all = VBUF_INIT, missing = VBUF_INIT;
+	char user[128] = "";
+	struct need n[7];
+	unsigned count;
+	int r = all_grants(m, &all, err);
+
+	if (r == 0)
+		r = my_value(m, "SELECT CURRENT_USER()", NULL, user, sizeof(user), err);
+	count = needs(m, r == 0 && is_replica(m), n);
+	/* 10.5.2 to 10.5.8 had it under another name; SUPER has both */
+	n[count++] = (struct need){ "SLAVE MONITOR", "SUPER", m->mariadb && m->version >= 100508 };
+	for (unsigned i = 0; r == 0 && i < count && !has(vbuf_text(&all), "ALL PRIVILEGES"); i++)
+		if (n[i].when && !has(vbuf_text(&all), n[i].name) && !(*n[i].or_else && has(vbuf_text(&all), n[i].or_else)))
+			vbuf_printf(&missing, "%s%s", missing.len ? ", " : "", n[i].name);
+	if (r == 0 && missing.len)
+		r = snap_error_set(err, -EACCES, "the database account %s lacks privileges: GRANT %s ON *.* TO it", user,
+				   vbuf_text(&missing));
 	vbuf_free(&all);
-	if (r == 0 && !ok)
-		r = snap_error_set(err, -EACCES, "the database account %s lacks privileges: GRANT RELOAD, PROCESS, %s%s ON "
-						 "*.* TO it", user, monitor, m->mariadb ? ", SLAVE MONITOR" : "");
+	vbuf_free(&missing);
 	return r;
-}
-
-/* ---- blockers ---- */
-
-/* Would a statement of this first word make the lock wait? */
-static bool blocks(const struct my *m, const char *info)
-{
-	static const char *const ddl[] = { "ALTER", "OPTIMIZE", "REPAIR", "CREATE", "DROP", "RENAME", "TRUNCATE",
-					   "ANALYZE", "LOAD", NULL };
-
-	if (m->method == MY_BACKUP) {
-		for (int i = 0; ddl[i]; i++)
-			if (strncasecmp(info, ddl[i], strlen(ddl[i])) == 0)
-				return true;
-		return false;
-	}
-	/* MariaDB's FTWRL passes by running reads; MySQL's closes tables and waits for all */
-	return !m->mariadb || strncasecmp(info, "SELECT", 6) != 0;
-}
-
-int my_check_blockers(struct my *m, struct snap_error *err)
-{
-	char sql[256], names[300] = "", word[16];
-	size_t len = 0;
-	unsigned n = 0;
-	MYSQL_RES *res;
-	MYSQL_ROW row;
-	int r;
-
-	(void)snprintf(sql, sizeof(sql), "SELECT ID, USER, TIME, INFO FROM information_schema.PROCESSLIST WHERE COMMAND = "
-					 "'Query' AND TIME >= %llu AND ID <> CONNECTION_ID()",
-		       (unsigned long long)(conf_num(m->d->conf, "db.blocker_age") / 1000));
-	r = my_query(m, sql, "look for long statements", &res, err);
-	if (r < 0)
-		return r;
-	while ((row = mysql_fetch_row(res))) {
-		const char *info = my_col(res, row, "INFO");
-
-		if (!blocks(m, info))
-			continue;
-		/* the first word only: a statement may hold secrets */
-		(void)snprintf(word, sizeof(word), "%.*s", (int)strcspn(info, " \t\n("), info);
-		if (n++ < 4)
-			len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s by %.32s for %s s (id %s)",
-						len ? ", " : "", *word ? word : "a statement",
-						my_col(res, row, "USER"), my_col(res, row, "TIME"),
-						my_col(res, row, "ID"));
-	}
-	mysql_free_result(res);
-	return n ? snap_error_set(err, -EAGAIN, "%u long statement%s would make the lock, and everybody behind it, wait: %s; "
-						"wait for it or end it, then take the snapshot again",
-				  n, n == 1 ? "" : "s", names) : 0;
 }
 
 /* ---- paths ---- */
@@ -169,6 +174,8 @@ static int check_variables(struct paths *p, struct snap_error *err)
 		mysql_data_seek(res, 0);
 		while ((row = mysql_fetch_row(res))) {
 			if (strcmp(row[0], names[i]) != 0 || !row[1])
+				continue;
+			if (i >= 5 && conf_bool(p->m->d->conf, "db.binlog_outside"))
 				continue;
 			if (i == 0)
 				(void)snprintf(p->datadir, sizeof(p->datadir), "%s", row[1]);

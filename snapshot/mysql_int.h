@@ -1,4 +1,6 @@
-/* snapshot/mysql_int.h - shared by mysql.c (lock and position) and mysql_check.c (preflight). */
+/* snapshot/mysql_int.h - shared by the files of the MySQL coordinator: mysql.c (connection, preflight),
+ * mysql_lock.c, mysql_pos.c (position), mysql_block.c (what would block the lock), mysql_replica.c (what is
+ * changed around the hold), mysql_check.c (privileges and paths). Private to them; database thread only. */
 #ifndef STILLFS_SNAPSHOT_MYSQL_INT_H
 #define STILLFS_SNAPSHOT_MYSQL_INT_H
 
@@ -6,27 +8,33 @@
 
 #include <mysql.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
-enum my_method { MY_NONE, MY_FTWRL, MY_BACKUP };
+/* MY_BACKUP: MariaDB's stages. MY_INSTANCE: MySQL's LOCK INSTANCE FOR BACKUP alone, which keeps DDL out and no
+ * commit. MY_FTWRL on MySQL 8 and later has it as well. */
+enum my_method { MY_NONE, MY_FTWRL, MY_BACKUP, MY_INSTANCE };
+enum my_policy { MY_WAIT, MY_REFUSE, MY_KILL, MY_IGNORE };
 
 struct my {
 	const struct door *d;
 	MYSQL *c; /* NULL: not connected */
-	bool mariadb, log_bin;
+	bool mariadb, log_bin, down; /* down: it may be, by db.when_down */
 	unsigned version; /* 101119 = 10.11.19 */
 	enum my_method method;
-	bool locked;
+	bool locked, instance_locked;
+	enum my_policy policy; /* of db.blockers */
+	uint32_t wait_ms;
+	char kill_user[80]; /* "" any */
+	struct vbuf blockers; /* lines for the record */
+	struct vbuf journal; /* what is changed now: "applier CHANNEL", "desync" */
 	int peer_pid; /* of the server on a Unix socket, 0: unknown */
+	_Atomic bool severed;
 	pthread_mutex_t lock; /* sock, text */
 	int sock; /* for sever; -1 */
 	char text[128]; /* for status */
 };
 
-/* One row of a result, by column name. */
-struct my_row {
-	MYSQL_RES *res;
-	MYSQL_ROW row;
-};
+/* ---- mysql.c ---- */
 
 /* Run a statement that gives no rows. -errno with the sentence "WHAT: server's message". */
 int my_exec(struct my *m, const char *sql, const char *what, struct snap_error *err);
@@ -35,12 +43,39 @@ int my_query(struct my *m, const char *sql, const char *what, MYSQL_RES **res, s
 /* A column by name, "" when missing or NULL. Names differ between servers, places too. */
 const char *my_col(MYSQL_RES *res, MYSQL_ROW row, const char *name);
 int my_errno(unsigned mysql_code); /* MySQL error -> -errno */
-/* One value of a query, cut to cap; "" when there is none. */
-int my_value(struct my *m, const char *sql, char *buf, size_t cap, struct snap_error *err);
+/* The first value of a query, cut to cap; "" when there is none. column: its name, NULL: the first one. */
+int my_value(struct my *m, const char *sql, const char *column, char *buf, size_t cap, struct snap_error *err);
+/* A global variable, "" when this server has none of that name. */
+int my_variable(struct my *m, const char *name, char *buf, size_t cap, struct snap_error *err);
+int my_status_value(struct my *m, const char *like, char *buf, size_t cap, struct snap_error *err);
+int my_connect(struct my *m, struct snap_error *err); /* and identify; harmless when connected */
+void my_disconnect(struct my *m); /* ends any lock */
 
-/* mysql_check.c */
+/* ---- mysql_lock.c ---- */
+int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err);
+int my_unlock(void *self, uint32_t max_ms, struct snap_error *err);
+
+/* ---- mysql_pos.c ---- */
+int my_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err);
+/* SHOW ... STATUS of all channels, and the names of its columns on this server. */
+int my_replica_rows(struct my *m, MYSQL_RES **res, struct snap_error *err);
+const char *my_replica_channel(const struct my *m, MYSQL_RES *res, MYSQL_ROW row);
+bool my_replica_gtid(const struct my *m, MYSQL_RES *res, MYSQL_ROW row); /* its coordinates are GTIDs */
+bool my_replica_sql_runs(MYSQL_RES *res, MYSQL_ROW row);
+
+/* ---- mysql_block.c ---- */
+int my_parse_blockers(struct my *m, struct snap_error *err);
+/* wait: as db.blockers says; else -EAGAIN at once when there is one. Ends at sever. */
+int my_blockers(struct my *m, bool wait, struct snap_error *err);
+
+/* ---- mysql_replica.c ---- */
+int my_check_role(struct my *m, struct snap_error *err); /* group replication, Galera, semi-sync */
+int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err);
+int my_finish(void *self, int result, uint32_t max_ms, struct snap_error *err);
+int my_recover(void *self, uint32_t max_ms, struct snap_error *err);
+
+/* ---- mysql_check.c ---- */
 int my_check_grants(struct my *m, struct snap_error *err);
-int my_check_blockers(struct my *m, struct snap_error *err);
 int my_check_paths(struct my *m, struct snap_error *err);
 
 #endif

@@ -18,7 +18,7 @@ def site():
     """One server on one mount for the module: starting them takes seconds."""
     scratch = Scratch(size_mb=900)
     sock = scratch.dir / "db" / "sock"
-    m = Mount(scratch, db="mysql", db__socket=sock, db__blocker_age=1)
+    m = Mount(scratch, db="mysql", db__socket=sock, db__blocker_age=1, db__blockers="refuse")
     db = MariaDB(scratch.dir / "db", m.mnt).start()
     db.query("CREATE DATABASE t")
     db.query("CREATE TABLE t.a (id INT AUTO_INCREMENT PRIMARY KEY, v INT) ENGINE=InnoDB")

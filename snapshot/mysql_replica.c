@@ -1,0 +1,297 @@
+/* snapshot/mysql_replica.c - what is changed on a server around the hold and changed back: an applier stopped, a
+ * Galera node out of flow control; and the roles in which a hold would hurt others.
+ * Owns:      the journal "mysql": a line for each change, on disk before the change.
+ * Called by: the engine on its database thread, gate open, nothing locked.
+ * Blocks:    for an applier to end its transaction, and for db.blockers.
+ * Errors:    -errno with the sentence. What could not be changed back stays in the journal. */
+#include "snapshot/mysql_int.h"
+
+#include "base/clock.h"
+#include "snapshot/journal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define STOP_MS 20000u
+#define ER_BAD_SLAVE 1200u /* this channel is no replica (any more) */
+#define ER_NO_CHANNEL 3074u
+#define ER_NO_CONNECTION 1617u /* MariaDB: there is no master connection of this name */
+
+/* ---- roles ---- */
+
+static int check_semi_sync(struct my *m, struct snap_error *err)
+{
+	uint64_t hold = conf_num(m->d->conf, "gate_timeout"), limit = conf_num(m->d->conf, "db.semi_sync_timeout");
+	char on[8];
+	int r = my_status_value(m, "Rpl_semi_sync_slave_status", on, sizeof(on), err);
+
+	if (r == 0 && !*on)
+		r = my_status_value(m, "Rpl_semi_sync_replica_status", on, sizeof(on), err);
+	if (r < 0 || strcmp(on, "ON") != 0 || hold < limit)
+		return r;
+	return snap_error_set(err, -EINVAL, "this server is a semi-synchronous replica, and a hold of up to gate_timeout=%g s "
+					    "could make its source wait for it and give up semi-synchronous replication: set "
+					    "gate_timeout below the source's rpl_semi_sync timeout, and db.semi_sync_timeout to "
+					    "that", (double)hold / 1000);
+}
+
+static int check_group(struct my *m, struct snap_error *err)
+{
+	char name[64], role[32];
+	int r = m->mariadb ? 0 : my_variable(m, "group_replication_group_name", name, sizeof(name), err);
+
+	if (r < 0 || m->mariadb || !*name)
+		return r;
+	r = my_value(m, "SELECT MEMBER_ROLE FROM performance_schema.replication_group_members WHERE MEMBER_ID = "
+			"@@GLOBAL.server_uuid AND MEMBER_STATE = 'ONLINE'", NULL, role, sizeof(role), err);
+	if (r < 0 || strcmp(role, "PRIMARY") != 0 || strcmp(conf_str(m->d->conf, "db.group_primary"), "allow") == 0)
+		return r;
+	return snap_error_set(err, -EPERM, "this server is a primary of its group: a hold would stop the group's writes, and "
+					   "may have it expelled; take the snapshot on a secondary, or set "
+					   "db.group_primary=allow");
+}
+
+static int galera(struct my *m, bool *is, struct snap_error *err)
+{
+	char on[8];
+	int r = 0;
+
+	*is = false;
+	if (m->mariadb || m->version < 90000)
+		r = my_variable(m, "wsrep_on", on, sizeof(on), err);
+	if (r == 0 && (m->mariadb || m->version < 90000) && (strcmp(on, "ON") == 0 || strcmp(on, "1") == 0))
+		r = my_status_value(m, "wsrep_ready", on, sizeof(on), err);
+	else
+		return r;
+	*is = r == 0 && strcmp(on, "ON") == 0;
+	return r;
+}
+
+int my_check_role(struct my *m, struct snap_error *err)
+{
+	bool is_galera;
+	int r = check_semi_sync(m, err);
+
+	if (r == 0)
+		r = check_group(m, err);
+	if (r == 0)
+		r = galera(m, &is_galera, err);
+	if (r == 0 && is_galera && strcmp(conf_str(m->d->conf, "db.galera"), "refuse") == 0)
+		r = snap_error_set(err, -EPERM, "this server is a Galera node: a hold makes the cluster wait for it (flow control); "
+						"set db.galera=desync to take it out of flow control for the hold");
+	return r;
+}
+
+/* ---- changing, and changing back ---- */
+
+/* The line is on disk before the change. */
+static int journal_add(struct my *m, const char *what, const char *name, struct snap_error *err)
+{
+	vbuf_printf(&m->journal, "%s %s\n", what, name);
+	if (vbuf_error(&m->journal))
+		return snap_error_set(err, -ENOMEM, "journal of the mysql coordinator: out of memory");
+	return journal_put(m->d->conf, "mysql", vbuf_text(&m->journal), err);
+}
+
+/* A channel's name as a literal; it comes from the server or from our own journal. */
+static int applier_sql(struct my *m, const char *verb, const char *channel, char *sql, size_t cap, struct snap_error *err)
+{
+	const char *word = m->mariadb || m->version < 80022 ? "SLAVE" : "REPLICA";
+	char quoted[2 * 192 + 1];
+	size_t n = strlen(channel);
+
+	if (n > 191)
+		return snap_error_set(err, -ENAMETOOLONG, "channel \"%.64s...\": its name is too long", channel);
+	(void)mysql_real_escape_string(m->c, quoted, channel, (unsigned long)n);
+	if (!n && !m->mariadb)
+		(void)snprintf(sql, cap, "%s %s SQL_THREAD", verb, word);
+	else if (m->mariadb)
+		(void)snprintf(sql, cap, "%s %s '%s' SQL_THREAD", verb, word, quoted);
+	else
+		(void)snprintf(sql, cap, "%s %s SQL_THREAD FOR CHANNEL '%s'", verb, word, quoted);
+	return 0;
+}
+
+static int applier(struct my *m, const char *verb, const char *channel, struct snap_error *err)
+{
+	char sql[512], what[160];
+	int r = applier_sql(m, verb, channel, sql, sizeof(sql), err);
+
+	(void)snprintf(what, sizeof(what), "%s the applier of channel \"%.64s\"", strcmp(verb, "STOP") == 0 ? "stop" : "start",
+		       channel);
+	return r < 0 ? r : my_exec(m, sql, what, err);
+}
+
+static int start_applier(struct my *m, const char *channel, struct snap_error *err)
+{
+	int r = applier(m, "START", channel, err);
+	unsigned code = m->c ? mysql_errno(m->c) : 0;
+
+	if (r == 0 || (code != ER_BAD_SLAVE && code != ER_NO_CHANNEL && code != ER_NO_CONNECTION))
+		return r;
+	snap_error_clear(err); /* somebody has taken the channel away meanwhile */
+	return 0;
+}
+
+/* Undo each line; the connection stands. */
+static int undo(struct my *m, const char *lines, struct snap_error *err)
+{
+	char line[256];
+	int r = 0, one;
+
+	while (*lines) {
+		size_t n = strcspn(lines, "\n");
+
+		(void)snprintf(line, sizeof(line), "%.*s", (int)(n < sizeof(line) ? n : sizeof(line) - 1), lines);
+		lines += n + (lines[n] == '\n');
+		if (strncmp(line, "applier ", 8) == 0)
+			one = start_applier(m, line + 8, err);
+		else if (strncmp(line, "desync ", 7) == 0)
+			one = my_exec(m, "SET GLOBAL wsrep_desync=0", "put the Galera node back into flow control", err);
+		else
+			one = snap_error_set(err, -EINVAL, "journal of the mysql coordinator: unknown line \"%.64s\"", line);
+		r = r ? r : one;
+	}
+	return r;
+}
+
+int my_finish(void *self, int result, uint32_t max_ms, struct snap_error *err)
+{
+	struct my *m = self;
+	int r;
+
+	if (!m->journal.len)
+		return 0;
+	atomic_store(&m->severed, false);
+	r = my_connect(m, err);
+	if (r == 0)
+		r = undo(m, vbuf_text(&m->journal), err);
+	if (r == 0)
+		r = journal_drop(m->d->conf, "mysql", err);
+	vbuf_free(&m->journal); /* recover reads it from the disk */
+	return r;
+}
+
+int my_recover(void *self, uint32_t max_ms, struct snap_error *err)
+{
+	struct vbuf lines = VBUF_INIT;
+	struct my *m = self;
+	int r = journal_get(m->d->conf, "mysql", &lines, err);
+
+	if (r == 0 && lines.len) {
+		atomic_store(&m->severed, false);
+		r = my_connect(m, err);
+		if (r == 0)
+			r = undo(m, vbuf_text(&lines), err);
+		if (r == 0)
+			r = journal_drop(m->d->conf, "mysql", err);
+	}
+	vbuf_free(&lines);
+	return r;
+}
+
+/* ---- prepare ---- */
+
+/* Must this applier rest during the hold? Parallel without commit order, or file and position as coordinates:
+ * what the server shows of these is not the point where commits are blocked. */
+static int must_stop(struct my *m, MYSQL_RES *res, MYSQL_ROW row, bool *stop, struct snap_error *err)
+{
+	const char *policy = conf_str(m->d->conf, "db.stop_replica");
+	char temps[16], order[8] = "", workers[16] = "0";
+	int r;
+
+	*stop = false;
+	if (!my_replica_sql_runs(res, row) || strcmp(policy, "no") == 0)
+		return 0;
+	*stop = strcmp(policy, "yes") == 0 || !my_replica_gtid(m, res, row);
+	if (*stop)
+		return 0;
+	r = my_status_value(m, !m->mariadb && m->version >= 80026 ? "Replica_open_temp_tables" : "Slave_open_temp_tables", temps,
+			    sizeof(temps), err);
+	if (r == 0 && !m->mariadb)
+		r = my_variable(m, m->version >= 80026 ? "replica_parallel_workers" : "slave_parallel_workers", workers,
+				sizeof(workers), err);
+	if (r == 0 && !m->mariadb)
+		r = my_variable(m, m->version >= 80026 ? "replica_preserve_commit_order" : "slave_preserve_commit_order", order,
+				sizeof(order), err);
+	*stop = r == 0 && (strcmp(temps, "0") != 0 || (!m->mariadb && strcmp(workers, "0") != 0 && strcmp(order, "ON") != 0 &&
+						       strcmp(order, "1") != 0));
+	return r;
+}
+
+/* With temporary tables open the applier is in the middle of something: let it go on, and stop it elsewhere. */
+static int wait_for_temps(struct my *m, const char *channel, struct snap_error *err)
+{
+	const char *name = !m->mariadb && m->version >= 80026 ? "Replica_open_temp_tables" : "Slave_open_temp_tables";
+	const struct timespec pause = { .tv_nsec = 200000000 };
+	uint64_t end = clock_boot_ns() + STOP_MS * NS_PER_MS;
+	char temps[16] = "";
+	int r = my_status_value(m, name, temps, sizeof(temps), err);
+
+	while (r == 0 && *temps && strcmp(temps, "0") != 0) {
+		if (atomic_load(&m->severed))
+			return snap_error_set(err, -ECONNABORTED, "wait for temporary tables of the applier: given up");
+		if (clock_boot_ns() >= end)
+			return snap_error_set(err, -EAGAIN, "channel \"%.64s\": its applier had temporary tables open (%s) for %u s, "
+							    "and a set would lack them; try later", channel, temps,
+					      STOP_MS / 1000);
+		r = applier(m, "START", channel, err);
+		(void)nanosleep(&pause, NULL);
+		if (r == 0)
+			r = applier(m, "STOP", channel, err);
+		if (r == 0)
+			r = my_status_value(m, name, temps, sizeof(temps), err);
+	}
+	return r;
+}
+
+static int stop_appliers(struct my *m, struct snap_error *err)
+{
+	MYSQL_RES *res = NULL;
+	MYSQL_ROW row;
+	int r = my_replica_rows(m, &res, err);
+	bool stop;
+
+	if (r < 0)
+		return r;
+	while (r == 0 && (row = mysql_fetch_row(res))) {
+		const char *channel = my_replica_channel(m, res, row);
+
+		r = must_stop(m, res, row, &stop, err);
+		if (r < 0 || !stop)
+			continue;
+		r = journal_add(m, "applier", channel, err);
+		if (r == 0)
+			r = applier(m, "STOP", channel, err);
+		if (r == 0)
+			r = wait_for_temps(m, channel, err);
+	}
+	mysql_free_result(res);
+	return r;
+}
+
+int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err)
+{
+	struct my *m = self;
+	bool is_galera = false;
+	int r = 0;
+
+	vbuf_free(&m->journal);
+	vbuf_free(&m->blockers);
+	if (m->down)
+		return 0;
+	if (m->method != MY_NONE)
+		r = my_blockers(m, true, err);
+	if (r == 0 && (m->method == MY_FTWRL || m->method == MY_BACKUP))
+		r = stop_appliers(m, err);
+	if (r == 0)
+		r = galera(m, &is_galera, err);
+	if (r == 0 && is_galera) {
+		r = journal_add(m, "desync", "now", err);
+		if (r == 0)
+			r = my_exec(m, "SET GLOBAL wsrep_desync=1", "take the Galera node out of flow control", err);
+	}
+	return r;
+}

@@ -1,0 +1,177 @@
+"""tests/harness/coordinators.py - what the conformance suite of coordinators drives, and the servers it runs against."""
+
+import os
+import pathlib
+import re
+import select
+import signal
+import subprocess
+import time
+
+import pymysql
+
+import roots
+from mariadb import MariaDB
+from mysql import MySQL, mysql_root
+from stillfs import BUILD, wait_for
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+UNIT = BUILD / "tests" / "unit" / "snapshot"
+
+
+class Failed(Exception):
+    """A call of the coordinator that failed: .code is its errno, .ms how long it took."""
+
+    def __init__(self, code, ms, message):
+        super().__init__(f"errno {code}: {message}")
+        self.code, self.ms, self.message = code, ms, message
+
+
+class Drive:
+    """One coordinator in a process of its own (coord_drive.c)."""
+
+    def __init__(self, argv, **options):
+        text = [f"{k.replace('__', '.')}={v}" for k, v in options.items()]
+        self.process = subprocess.Popen([str(a) for a in argv] + text, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        bufsize=0)
+        self.ms, self.rest = 0.0, b""
+        self._answer(10)
+
+    def _answer(self, within_s):
+        lines = []
+        end = time.monotonic() + within_s
+        while True:
+            while b"\n" not in self.rest:
+                left = end - time.monotonic()
+                assert left > 0 and select.select([self.process.stdout], [], [], left)[0], f"no answer within {within_s} s"
+                more = os.read(self.process.stdout.fileno(), 65536)
+                assert more, f"it ended with {self.process.wait()}"
+                self.rest += more
+            line, self.rest = self.rest.split(b"\n", 1)
+            line = line.decode()
+            if line.startswith("= "):
+                _, code, ms, *message = line.split(" ", 3)
+                self.ms = float(ms)
+                if int(code) < 0:
+                    raise Failed(-int(code), self.ms, message[0] if message else "")
+                self.result = int(code)
+                return lines
+            lines.append(line[1:])
+
+    def __call__(self, command, within_s=15):
+        self.process.stdin.write(f"{command}\n".encode())
+        return self._answer(within_s)
+
+    def send(self, command):
+        """Without waiting for the answer: see answer()."""
+        self.process.stdin.write(f"{command}\n".encode())
+
+    def answer(self, within_s=15):
+        return self._answer(within_s)
+
+    def position(self):
+        return dict(line.split(" ", 1) for line in self("position 2000"))
+
+    def cut(self, after_ms=0):
+        self(f"sever {after_ms}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process.stdout.close()
+
+
+class SQL:
+    """MariaDB or MySQL for the suite."""
+
+    def __init__(self, scratch, server, drive, method):
+        self.data = scratch / "data"
+        self.data.mkdir()
+        self.db = server(scratch / "db", self.data).start()
+        self.db.query("CREATE DATABASE t")
+        self.db.query("CREATE TABLE t.a (id INT AUTO_INCREMENT PRIMARY KEY, v INT)")
+        self.argv, self.method, self.state = drive, method, scratch / "state"
+        self.state.mkdir()
+        self.mysql = server is MySQL
+
+    def drive(self, **options):
+        return Drive(self.argv, state_dir=self.state, db__socket=self.db.socket,
+                     **{"mount_dev": os.stat(self.data).st_dev, "db__blocker_age": 1, "db__blockers": "refuse", **options})
+
+    def held(self):
+        """Can nobody commit, or is DDL kept out?"""
+        if self.mysql:
+            return self.db.query("SELECT COUNT(*) FROM performance_schema.metadata_locks WHERE OBJECT_TYPE IN ('GLOBAL', "
+                                 "'COMMIT', 'BACKUP LOCK') AND LOCK_TYPE = 'SHARED' AND LOCK_STATUS = 'GRANTED'")[0][0] > 0
+        c = self.db.connect("t", init_command="SET SESSION lock_wait_timeout=0")
+        try:
+            with c.cursor() as cursor:
+                cursor.execute("INSERT INTO a (v) VALUES (1)")
+        except pymysql.OperationalError as e:
+            assert e.args[0] in (1205, 4145), e
+            return True
+        finally:
+            c.close()
+        return False
+
+    def stop(self):
+        os.kill(self.db.process.pid, signal.SIGSTOP)
+
+    def cont(self):
+        os.kill(self.db.process.pid, signal.SIGCONT)
+
+    def kill(self):
+        self.db.kill()
+
+    def start(self):
+        self.db.start()
+
+    def released(self):
+        wait_for("the release of every lock", lambda: not self.held(), 5)
+
+    def close(self):
+        if self.db.process:
+            self.cont()
+        self.db.close()
+
+
+def libmysqlclient_drive(scratch):
+    """The driver built against MySQL's own client library of sid, run by that release's loader."""
+    root, reason = roots.make("mysqlclient-sid", "sid", ["libmysqlclient-dev"], "usr/include/mysql/mysql.h", variant="extract")
+    assert root, f"no libmysqlclient: {reason}"
+    lib = next(root.glob("usr/lib/*/libmysqlclient.so")).parent
+    out = scratch / "drive_libmysqlclient"
+    (scratch / "include").mkdir()
+    (scratch / "include" / "mysql").symlink_to(root / "usr" / "include" / "mysql")
+    sources = [*sorted((TOP / "snapshot").glob("mysql*.c")), TOP / "snapshot" / "journal.c", *sorted((TOP / "base").glob("*.c")),
+               TOP / "tests" / "harness" / "coord_drive.c"]
+    argv = ["cc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-D_GNU_SOURCE",
+            "-DCOORDINATOR=coord_mysql", f"-I{TOP}", f"-I{scratch}/include/mysql", f"-I{scratch}/include", *sources, "-o", out, "-pthread",
+            lib / "libmysqlclient.so", "-Wl,--allow-shlib-undefined"]
+    r = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr[-3000:]
+    loader = next(p for p in sorted(root.glob("usr/lib/*/ld-linux-*.so.*")))
+    return [loader, "--library-path", lib, out]
+
+
+def make(kind, scratch):
+    if kind == "mariadb":
+        return SQL(scratch, MariaDB, [UNIT / "drive_mysql"], "backup")
+    mysql_root()
+    if kind == "mysql":
+        return SQL(scratch, MySQL, [UNIT / "drive_mysql"], "ftwrl+instance")
+    assert kind == "mysql-libmysqlclient"
+    return SQL(scratch, MySQL, libmysqlclient_drive(scratch), "ftwrl+instance")
+
+
+def server_version(text):
+    return re.match(r"[0-9.]+", text).group(0)

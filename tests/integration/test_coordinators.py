@@ -1,0 +1,174 @@
+"""The conformance suite of coordinators: one contract, against every server.
+
+Whatever happens at whichever step - the connection is cut, the server is killed or stopped, this process dies -, nothing
+stays locked, every call comes back, and the next snapshot works.
+"""
+
+import errno
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import coordinators
+from coordinators import Failed
+
+KINDS = ["mariadb", "mysql", "mysql-libmysqlclient"]
+STEPS = ["preflight 5000", "prepare s 5000", "lock 2000 3000", "position 2000", "unlock 2000", "finish 0 5000"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request):
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test."))
+    scratch.chmod(0o755)
+    s = coordinators.make(request.param, scratch)
+    yield s
+    s.close()
+    shutil.rmtree(scratch)
+
+
+@pytest.fixture
+def drive(server):
+    made = []
+
+    def make(**options):
+        made.append(server.drive(**options))
+        return made[-1]
+    yield make
+    for d in made:
+        d.close()
+
+
+def whole_run(server, d):
+    """One whole snapshot works, and holds what it says while it says so."""
+    for step in STEPS[:3]:
+        d(step)
+    assert server.held()
+    position = d.position()
+    d("unlock 2000")
+    assert not server.held()
+    d("finish 0 5000")
+    return position
+
+
+def test_a_run_locks_records_and_releases(server, drive):
+    position = whole_run(server, drive())
+    assert position["lock_method"] == server.method
+    server.released()
+
+
+def test_unlock_without_a_lock_is_harmless_and_twice_too(server, drive):
+    d = drive()
+    d("unlock 2000")
+    whole_run(server, d)
+    d("unlock 2000")
+
+
+@pytest.mark.parametrize("done", range(len(STEPS)))
+def test_a_connection_cut_at_any_step_leaves_nothing_held(server, drive, done):
+    d = drive()
+    for step in STEPS[:done]:
+        d(step)
+    d.cut()
+    time.sleep(0.05)
+    lost = False
+    for step in STEPS[done:]:
+        try:
+            d(step)
+        except Failed as e:
+            lost = lost or e.code in (errno.ENOLCK, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN)
+            assert e.ms < 2000
+    if 2 < done < 5:
+        assert lost, "a lock that was lost is told"
+    server.released()
+    whole_run(server, d)
+
+
+@pytest.mark.parametrize("done", range(1, len(STEPS)))
+def test_a_server_that_is_stopped_at_any_step_does_not_keep_us(server, drive, done):
+    """The call hangs with the server; the cut ends it, and the server has let go once it runs again."""
+    d = drive()
+    for step in STEPS[:done]:
+        d(step)
+    server.stop()
+    try:
+        d.cut(300)
+        start = time.monotonic()
+        try:
+            d(STEPS[done])
+        except Failed as e:
+            assert e.code
+        assert time.monotonic() - start < 3
+    finally:
+        server.cont()
+    if done < 4:
+        try:
+            d("unlock 2000")
+        except Failed as e:
+            assert e.code == errno.ENOLCK
+    server.released()
+    whole_run(server, d)
+
+
+@pytest.mark.parametrize("done", [2, 3, 4])
+def test_a_server_killed_at_any_step_is_noticed_and_the_next_one_served(server, drive, done):
+    d = drive()
+    for step in STEPS[:done]:
+        d(step)
+    server.kill()
+    codes = []
+    for step in STEPS[done:5]:
+        try:
+            d(step)
+        except Failed as e:
+            codes.append(e.code)
+            assert e.ms < 3000
+    assert codes, "nothing was said about it"
+    with pytest.raises(Failed) as failed:
+        d("preflight 5000")
+    assert failed.value.code in (errno.ECONNREFUSED, errno.ECONNRESET)
+    server.start()
+    whole_run(server, d)
+
+
+def test_our_own_death_releases_the_lock(server, drive):
+    d = drive()
+    for step in STEPS[:3]:
+        d(step)
+    assert server.held()
+    d.kill()
+    server.released()
+
+
+def test_a_holder_that_falls_silent_loses_its_lock(server, drive):
+    d = drive()
+    for step in STEPS[:2]:
+        d(step)
+    d("lock 2000 1000")
+    start = time.monotonic()
+    server.released()
+    assert time.monotonic() - start < 4
+    with pytest.raises(Failed) as failed:
+        d("unlock 2000")
+    assert failed.value.code == errno.ENOLCK
+
+
+def test_a_hundred_runs_leave_no_session_behind(server, drive):
+    d = drive()
+    whole_run(server, d)
+    fds = len(list(pathlib.Path(f"/proc/{d.process.pid}/fd").iterdir()))
+    for _ in range(30):
+        for step in STEPS:
+            d(step)
+    assert len(list(pathlib.Path(f"/proc/{d.process.pid}/fd").iterdir())) == fds
+
+
+def test_both_client_libraries_are_told_apart(server):
+    """The two builds really use two libraries."""
+    program = server.argv[-1]
+    needed = subprocess.run(["readelf", "-d", str(program)], capture_output=True, text=True, check=True).stdout
+    assert ("libmysqlclient" in needed) == ("libmysqlclient" in str(program))
+    assert ("libmariadb" in needed) != ("libmysqlclient" in needed)
