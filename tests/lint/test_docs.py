@@ -110,6 +110,9 @@ def test_the_commands_of_stillctl_are_the_same_in_help_manual_and_completion():
     assert [w for w in offered if not w.startswith("-")] == commands
     known = re.search(r"^\t\t(\w+(?: \| \w+)+)\) command=", completion, re.M).group(1).split(" | ")
     assert known == commands
+    zsh = (TOP / "tools" / "stillctl.zsh-completion").read_text()
+    assert re.search(r"^\tcommands=\((.*)\)$", zsh, re.M).group(1).split() == commands
+    assert re.search(r"compadd -- (-n .*) \$commands", zsh).group(1).split() == ["-n", *[w for w in offered if w.startswith("-")]]
 
 
 def test_the_switches_are_the_same_in_help_manual_and_completion():

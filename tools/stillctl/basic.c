@@ -170,22 +170,6 @@ int cmd_events(int argc, char **argv)
 	return n ? ctl_fail("read events: ", strerror((int)n)) : 0;
 }
 
-int cmd_delete(int argc, char **argv)
-{
-	char path[PATH_MAX];
-
-	if (ctl_check_name(argv[0]))
-		return 1;
-	(void)snprintf(path, sizeof(path), "%s/snapshots/%.200s", ctl_dir, argv[0]);
-	if (rmdir(path) == 0)
-		return 0;
-	if (errno == EACCES)
-		return ctl_fail("permission denied: run as root or in the group control_gid", "");
-	if (errno == ENOENT)
-		return ctl_fail("no such set: ", argv[0]);
-	return ctl_refused(argv[0], errno);
-}
-
 int cmd_wait(int argc, char **argv)
 {
 	char rel[256], *text;

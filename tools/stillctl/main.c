@@ -1,7 +1,7 @@
 /* tools/stillctl/main.c - the operator's hand: a thin client over the control files of one stillfs.
  * Owns nothing, knows nothing but file names; what it prints is what the files say. One thread; blocks as
  * the files do (snapshot and wait until the consistency point is fixed, events for ever).
- * Exit codes: 0 done; 1 refused or failed, with the sentence of last_error on stderr; 2 wrong usage. */
+ * Exit codes: 0 done; 1 refused or failed, with the sentence of last_error on stderr; 2 wrong usage; but for check. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,14 @@ static const struct command commands[] = {
 	{ "abort", "", "end the running snapshot and undo it", cmd_abort, 0, 0, false },
 	{ "events", "[--follow]", "what happened, as JSON lines", cmd_events, 0, 1, false },
 	{ "rescan", "[lineage=ID]", "make the catalog complete from the provider's own records", cmd_rescan, 0, 1, false },
-	{ "delete", "NAME", "delete a set", cmd_delete, 1, 1, false },
+	{ "delete", "[--force] NAME", "delete a set; --force: although the floor keeps it", cmd_delete, 1, 2, false },
+	{ "pin", "NAME", "keep a set whatever the retention says", cmd_pin, 1, 1, false },
+	{ "unpin", "NAME", "no longer", cmd_unpin, 1, 1, false },
+	{ "retention", "[KEY=VALUE | -KEY]...", "show or change the retention policy", cmd_retention, 0, 64, false },
+	{ "prune", "[apply [PLANID] | adopt | log]", "show what the policy keeps and deletes, or carry it out", cmd_prune, 0, 2,
+	  false },
+	{ "check", "[--max-age TIME] [--max-verified-age TIME]", "is the newest set young enough: exit code for monitoring",
+	  cmd_check, 0, 64, true },
 	{ "wait", "NAME", "wait until the consistency point of a set is fixed", cmd_wait, 1, 1, false },
 	{ "doctor", "", "look at the database: accounts, paths, what is in the way", cmd_doctor, 0, 0, false },
 	{ NULL, NULL, NULL, NULL, 0, 0, false },
@@ -39,7 +46,8 @@ static void help(FILE *out)
 	      "Operate a stillfs through its control files.\n\n"
 	      "  -n NAME      the stillfs of this name; may be left out when there is only one\n"
 	      "  --dir DIR    the control tree, instead of /run/stillfs/NAME\n"
-	      "  --json       machine-readable output, for status, snapshot, list, show\n"
+	      "  --json       machine-readable output, for status, snapshot, list, show,\n"
+	      "               retention, prune, check\n"
 	      "  --help       this text\n"
 	      "  --version    name and version\n\n"
 	      "Commands:\n",

@@ -1,0 +1,110 @@
+"""stillctl's commands about keeping and deleting, its check for monitoring, completion, and the units of the timer."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from stillfs import STILLCTL, wait_for
+from test_retention import change_records, make_older, plan, sets, settled, take
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+
+
+def ctl(m, *args):
+    return subprocess.run([str(STILLCTL), "--dir", str(m.control), *args], capture_output=True, text=True, timeout=60)
+
+
+def test_retention_and_prune_by_command(make_mount):
+    m = make_mount()
+    take(m, "a", "b", "c")
+    r = ctl(m, "retention", "keep_last=2", "nightly.keep_daily 1", "keep_tag=why:law=1")
+    assert (r.returncode, r.stdout) == (0, "policy\ntimezone UTC\nkeep_last 2\nkeep_tag why:law=1\nnightly.keep_daily 1\n"), r
+    assert json.loads(ctl(m, "--json", "retention").stdout)["keep_last"] == "2"
+    r = ctl(m, "retention", "keep_last=3", "keep_fast=2")
+    assert r.returncode == 1 and r.stderr.startswith('stillctl: retention: "keep_fast": unknown')
+    assert "keep_last 2\n" in ctl(m, "retention").stdout
+    assert ctl(m, "prune").stdout == m.read("prune")
+    p = json.loads(ctl(m, "--json", "prune").stdout)
+    assert (p["plan"], p["delete"]) == (plan(m)[0]["plan"], "1")
+    assert [(s["name"], s["action"], s["why"]) for s in p["sets"]][0] == ("a", "delete", "no rule keeps it")
+    assert ctl(m, "pin", "a").returncode == 0
+    r = ctl(m, "prune", "apply", p["plan"])
+    assert r.returncode == 1 and "read prune again" in r.stderr
+    assert ctl(m, "unpin", "a").returncode == 0
+    assert ctl(m, "prune", "apply", p["plan"]).returncode == 0
+    settled(m)
+    assert sets(m) == ["b", "c"] and ": no rule keeps it, prune by an operator" in ctl(m, "prune", "log").stdout
+    r = ctl(m, "delete", "c")
+    assert r.returncode == 1 and "newest complete set" in r.stderr
+    assert ctl(m, "delete", "--force", "c").returncode == 0
+    assert ctl(m, "delete", "--force", "gone").returncode == 1
+    for wrong in (("prune", "aply"), ("prune", "adopt", "x"), ("delete", "b", "c"), ("delete", "--force")):
+        assert ctl(m, *wrong).returncode == 2, wrong
+
+
+def test_check_ends_with_the_codes_of_monitoring(make_mount):
+    m = make_mount(provider="null")
+    assert ctl(m, "check").returncode == 2
+    take(m, "a", "b")
+    r = ctl(m, "check", "--max-age", "26h")
+    assert r.returncode == 0 and re.fullmatch(r"OK: b is the newest complete set, 0m \| age=\d+s;;93600\n", r.stdout), r
+    r = ctl(m, "check", "--max-verified-age", "8d")
+    assert r.returncode == 1 and "no set is verified" in r.stdout
+    make_older(m, {"a": 9, "b": 2})
+    r = ctl(m, "check")
+    assert r.returncode == 2 and r.stdout.startswith("CRITICAL: b is the newest complete set, 2d; that is too old |")
+    assert ctl(m, "check", "--max-age", "3d").returncode == 0
+    m.stop()
+
+    def verified(record):
+        if record["name"] == "a":
+            record["verified"] = "yes"
+    change_records(m, verified)
+    m.start()
+    if '"verified":"yes"' in m.read("list.json"):
+        assert ctl(m, "check", "--max-age", "3d", "--max-verified-age", "10d").returncode == 0
+        assert ctl(m, "check", "--max-age", "3d", "--max-verified-age", "8d").returncode == 1
+    m.null("trigger fail 5\n")
+    assert m.write("snapshot", "bad\n") != 0
+    r = ctl(m, "check", "--max-age", "3d")
+    assert r.returncode == 1 and "bad, the last one, has failed" in r.stdout
+    j = json.loads(ctl(m, "--json", "check", "--max-age", "3d").stdout)
+    assert (j["status"], j["code"]) == ("WARNING", 1) and 2 * 86400 <= j["age"] < 2 * 86400 + 600
+    for wrong in (("--max-age",), ("--max-age", "soon"), ("--max-age", "0"), ("--bogus", "1h")):
+        r = ctl(m, "check", *wrong)
+        assert r.returncode == 3 and r.stdout.startswith("UNKNOWN: usage"), wrong
+    r = subprocess.run([str(STILLCTL), "--dir", str(m.dir / "nothing"), "check"], capture_output=True, text=True)
+    assert r.returncode == 3 and r.stdout == "UNKNOWN: no stillfs answers\n"
+
+
+def complete(m, *words):
+    script = f"source {TOP}/tools/stillctl.bash-completion; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; " \
+             '_stillctl; echo "${COMPREPLY[@]}"'
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_completion_in_bash_offers_sets_rules_and_the_plan(make_mount):
+    m = make_mount()
+    take(m, "alpha", "beta")
+    assert complete(m, "stillctl", "-n", m.name, "pin", "a") == ["alpha"]
+    assert complete(m, "stillctl", "-n", m.name, "retention", "keep_w") == ["keep_weekly=", "keep_within="]
+    assert complete(m, "stillctl", "-n", m.name, "prune", "''") == ["apply", "adopt", "log", plan(m)[0]["plan"]]
+    assert "retention" in complete(m, "stillctl", "re")
+
+
+@pytest.mark.parametrize("unit", ["stillfs-snapshot@.service", "stillfs-snapshot@.timer"])
+def test_the_units_of_the_timer_are_good(unit, tmp_path):
+    """systemd's own check, with a stillctl where the unit expects one."""
+    units = tmp_path / "units"
+    units.mkdir()
+    for name in ("stillfs-snapshot@.service", "stillfs-snapshot@.timer"):
+        text = (TOP / "tools" / "systemd" / name).read_text()
+        (units / name.replace("@", "@x")).write_text(text.replace("/usr/sbin/stillctl", "/bin/true"))
+    r = subprocess.run(["systemd-analyze", "verify", "--man=no", str(units / unit.replace("@", "@x"))], capture_output=True, text=True,
+                       env={**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"})
+    assert [line for line in r.stderr.splitlines() if "stillfs" in line] == [], r.stderr
+    assert "Persistent=true" in (TOP / "tools/systemd/stillfs-snapshot@.timer").read_text()
