@@ -1,15 +1,17 @@
 """The gate on a real mount: writers are parked, everything else flows, and nobody sees an error."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
+import termios
 import threading
 import time
 
 import pytest
 
-from stillfs import process_state, wait_for
+from stillfs import errno_of, process_state, wait_for
 
 
 def parked(m):
@@ -83,6 +85,16 @@ def test_every_modifying_operation_waits_and_every_other_one_flows(mount):
         t.join(10)
     assert set(done) == set(modifying)
     os.close(fd)
+
+
+def test_an_ioctl_is_refused_at_once_at_the_closed_gate(mount):
+    """Every open() of Python's asks whether the file is a terminal."""
+    (mount.mnt / "f").write_bytes(b"data")
+    with mount.closed():
+        with open(mount.mnt / "f", "rb") as f:
+            assert errno_of(fcntl.ioctl, f, termios.TCGETS, b" " * 64) == "ENOTTY"
+            assert f.read() == b"data"
+        assert mount.gate() == "closed", "it waited for the deadline"
 
 
 def test_reads_of_the_same_file_flow_while_a_write_to_it_is_parked(mount):
