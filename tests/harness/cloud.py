@@ -31,7 +31,24 @@ class CloudProxy(Proxy):
     def __init__(self, moto, images, where):
         self.forms, self.loops, self.volume_images, self.where = [], {}, {}, where
         self.hide_device = False
+        self.instance = ""
         super().__init__(moto, images)
+        proxy = self
+
+        def metadata(handler):
+            """The instance's metadata service, version 2 alone."""
+            paths = {"/latest/meta-data/instance-id": proxy.instance, "/latest/meta-data/placement/region": "us-east-1"}
+            if handler.command == "PUT" and handler.path == "/latest/api/token":
+                status, text = 200, "token"
+            elif handler.headers.get("X-aws-ec2-metadata-token") != "token":
+                status, text = 401, ""
+            else:
+                status, text = (200, paths[handler.path]) if handler.path in paths else (404, "")
+            handler.send_response(status)
+            handler.send_header("Content-Length", str(len(text)))
+            handler.end_headers()
+            handler.wfile.write(text.encode())
+        self.server.RequestHandlerClass.do_GET = self.server.RequestHandlerClass.do_PUT = metadata
 
     def forward(self, handler, body):
         form = dict(urllib.parse.parse_qsl(body.decode()))
@@ -90,6 +107,7 @@ class Cloud:
             self.volumes.append(volume)
         key, secret = moto.user()
         self.proxy = CloudProxy(moto, by_volume, where)
+        self.proxy.instance = self.instance
         self.env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_EC2_METADATA_DISABLED": "true",
                     "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
         self.options = {"provider": "ebs", "ebs__volumes": ":".join(self.volumes), "ebs__region": "us-east-1",
@@ -101,6 +119,12 @@ class Cloud:
     def close(self):
         self.proxy.close()
         self.moto.close()
+
+    def elsewhere(self):
+        """The environment of another machine: nothing but keys and where the services are."""
+        env = {k: v for k, v in self.env.items() if k != "AWS_EC2_METADATA_DISABLED"}
+        return {"PATH": os.environ["PATH"], **env, "AWS_ENDPOINT_URL_EC2": self.proxy.url,
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.proxy.url}
 
     def sent(self, action):
         """The forms of every call of this action."""

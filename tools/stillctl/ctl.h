@@ -7,6 +7,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #define CTL_RUN_DIR "/run/stillfs"
 #define CTL_COMMAND_MAX 8192 /* bytes that a control file takes at once */
@@ -42,6 +43,19 @@ int ctl_find(void);
 /* Wait for the end of a rescan; show: print what it found. */
 int ctl_rescan_wait(bool show);
 
+/* The value of `key` in a flat-keyed control file, malloc'ed; NULL: not there. */
+char *ctl_key(const char *rel, const char *key);
+/* Where another program of stillfs is: beside this one, where it was installed, or in the build. Else says that it is not. */
+int ctl_program(const char *name, char *path, size_t cap);
+/* --provider, --region, --lineage: run c with a stillfs that serves the catalog alone. */
+struct ctl_remote {
+	const char *provider, *region, *lineage;
+};
+int ctl_run_remote(const struct ctl_remote *r, const struct command *c, int argc, char **argv);
+
+int cmd_restore(int argc, char **argv);
+int cmd_restore_ebs(int argc, char **argv);
+int cmd_copy(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_list(int argc, char **argv);

@@ -72,6 +72,18 @@ int ctl_refused(const char *what, int error)
 	return 1;
 }
 
+char *ctl_key(const char *rel, const char *key)
+{
+	char *text = ctl_slurp(rel), *save = NULL, *found = NULL;
+	size_t n = strlen(key);
+
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line && !found; line = strtok_r(NULL, "\n", &save))
+		if (strncmp(line, key, n) == 0 && line[n] == ' ')
+			found = strdup(line + n + 1);
+	free(text);
+	return found;
+}
+
 int ctl_write(const char *rel, const char *text)
 {
 	int fd = ctl_open(rel, O_WRONLY);

@@ -27,6 +27,10 @@ static const struct command commands[] = {
 	{ "abort", "", "end the running snapshot and undo it", cmd_abort, 0, 0, false },
 	{ "events", "[--follow]", "what happened, as JSON lines", cmd_events, 0, 1, false },
 	{ "rescan", "[lineage=ID]", "make the catalog complete from the provider's own records", cmd_rescan, 0, 1, false },
+	{ "restore", "NAME [--az ZONE] [--type T] [--iops N] [--throughput N] [--kms-key KEY] [--init-rate N] "
+	  "[--attach DEVICE [--mount DIR] [--read-all] [--delete-on-termination]]",
+	  "make volumes of a set, attach and mount them", cmd_restore, 1, 32, false },
+	{ "copy", "NAME --to-region REGION [--kms-key KEY] [--no-wait]", "copy a set into another region", cmd_copy, 3, 8, false },
 	{ "delete", "[--force] NAME", "delete a set; --force: although the floor keeps it", cmd_delete, 1, 2, false },
 	{ "pin", "NAME", "keep a set whatever the retention says", cmd_pin, 1, 1, false },
 	{ "unpin", "NAME", "no longer", cmd_unpin, 1, 1, false },
@@ -46,6 +50,9 @@ static void help(FILE *out)
 	      "Operate a stillfs through its control files.\n\n"
 	      "  -n NAME      the stillfs of this name; may be left out when there is only one\n"
 	      "  --dir DIR    the control tree, instead of /run/stillfs/NAME\n"
+	      "  --provider P instead of a stillfs that runs: the catalog that this provider has (ebs)\n"
+	      "  --region R   with --provider: in this region\n"
+	      "  --lineage ID with --provider: the sets of this lineage alone\n"
 	      "  --json       machine-readable output, for status, snapshot, list, show,\n"
 	      "               retention, prune, check\n"
 	      "  --help       this text\n"
@@ -102,12 +109,42 @@ int ctl_find(void)
 	return (!*ctl_dir && find_dir() != 0) || check_dir() != 0;
 }
 
+/* Take --provider P and its kin out of the arguments, wherever they are. */
+static int take_remote(int *argc, char **argv, struct ctl_remote *r)
+{
+	const struct {
+		const char *name, **value;
+	} o[] = { { "--provider", &r->provider }, { "--region", &r->region }, { "--lineage", &r->lineage } };
+	int out = 1;
+
+	for (int i = 1; i < *argc; i++) {
+		size_t k = 0;
+
+		while (k < 3 && strcmp(argv[i], o[k].name) != 0)
+			k++;
+		if (k == 3) {
+			argv[out++] = argv[i];
+			continue;
+		}
+		if (i + 1 == *argc || !argv[i + 1][0] || strpbrk(argv[i + 1], ",=\\"))
+			return ctl_fail("a value is missing after, or is none for ", argv[i]), 2;
+		*o[k].value = argv[++i];
+	}
+	argv[*argc = out] = NULL;
+	if (!r->provider && (r->region || r->lineage))
+		return ctl_fail("--region and --lineage need --provider", ""), 2;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	struct ctl_remote remote = { NULL, NULL, NULL };
 	int i = 1;
 
 	(void)signal(SIGPIPE, SIG_DFL);
 	ctl_color = isatty(1) && !getenv("NO_COLOR");
+	if (take_remote(&argc, argv, &remote) != 0)
+		return 2;
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
 			help(stdout);
@@ -136,6 +173,8 @@ int main(int argc, char **argv)
 			fprintf(stderr, "stillctl: usage: stillctl %s %s\n", c->name, c->args);
 			return 2;
 		}
+		if (remote.provider && !c->alone)
+			return ctl_run_remote(&remote, c, argc - i - 1, argv + i + 1);
 		if (!c->alone && ctl_find() != 0)
 			return 1;
 		return c->run(argc - i - 1, argv + i + 1);

@@ -1,0 +1,349 @@
+/* snapshot/ebs_tool/assemble.c - from attached volumes to mounted file systems: devices, partitions, md, LVM under new
+ * names and ids (the originals may be there), mounts. Every step that changed something is undone when a later one fails.
+ * Called by restore.c. Blocks as the programs it runs do. Errors: -errno with the sentence. */
+#include "snapshot/ebs_tool/tool.h"
+#include "base/clock.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define STEPS_MAX 160u
+#define READ_B (4u << 20)
+
+enum undo_kind { UNDO_VOLUME, UNDO_ATTACHMENT, UNDO_MOUNT, UNDO_VG, UNDO_MD };
+
+struct undo {
+	unsigned n;
+	struct {
+		enum undo_kind kind;
+		char what[512];
+	} step[STEPS_MAX];
+};
+
+struct undo *undo_new(void)
+{
+	return calloc(1, sizeof(struct undo));
+}
+
+static void note(struct undo *u, enum undo_kind kind, const char *what)
+{
+	if (u->n == STEPS_MAX)
+		return; /* 40 volumes and 8 pairs make fewer */
+	u->step[u->n].kind = kind;
+	(void)snprintf(u->step[u->n++].what, sizeof(u->step[0].what), "%.500s", what);
+}
+
+void undo_volume(struct undo *u, const char *volume)
+{
+	note(u, UNDO_VOLUME, volume);
+}
+
+void undo_attachment(struct undo *u, const char *volume)
+{
+	note(u, UNDO_ATTACHMENT, volume);
+}
+
+static int simple(struct api *a, const char *action, const char *volume, struct snap_error *err)
+{
+	struct vbuf form = VBUF_INIT;
+	struct xml *x;
+	int r;
+
+	ec2_arg(&form, volume, "VolumeId");
+	if (strcmp(action, "DetachVolume") == 0)
+		ec2_arg(&form, a->e->instance, "InstanceId");
+	r = api_call(a, action, &form, false, &x, err);
+	xml_free(x);
+	vbuf_free(&form);
+	return r;
+}
+
+static int delete_volume(struct api *a, const char *volume, struct snap_error *err)
+{
+	struct snap_error why = { 0 };
+	int r = 0;
+
+	for (int i = 0; i < 60; i++) { /* a detachment takes a moment */
+		snap_error_clear(&why);
+		r = simple(a, "DeleteVolume", volume, &why);
+		if (r == 0 || strcmp(a->code, "InvalidVolume.NotFound") == 0)
+			return 0;
+		if (strcmp(a->code, "VolumeInUse") != 0 && strcmp(a->code, "IncorrectState") != 0)
+			break;
+		(void)usleep(1000000);
+	}
+	return snap_error_set(err, r, "%s", why.msg);
+}
+
+void undo_all(struct undo *u, struct tool *t, bool keep)
+{
+	while (!keep && u->n) {
+		const char *what = u->step[--u->n].what;
+		struct api a = { .e = t->e, .deadline_ns = clock_boot_ns() + 120 * NS_PER_S };
+		struct snap_error err = { 0 };
+		int r = 0;
+
+		switch (u->step[u->n].kind) {
+		case UNDO_MOUNT:
+			r = tool_exec((const char *[]){ "umount", what, NULL }, &err);
+			break;
+		case UNDO_VG:
+			r = tool_exec((const char *[]){ "vgchange", "-an", what, NULL }, &err);
+			break;
+		case UNDO_MD:
+			r = tool_exec((const char *[]){ "mdadm", "--stop", what, NULL }, &err);
+			break;
+		case UNDO_ATTACHMENT:
+			r = simple(&a, "DetachVolume", what, &err);
+			break;
+		case UNDO_VOLUME:
+			r = delete_volume(&a, what, &err);
+			break;
+		}
+		if (r < 0)
+			tool_say("stillctl: undo: %s stays: %s", what, err.msg);
+		else
+			tool_say("undone: %s", what);
+	}
+	free(u);
+}
+
+/* ---- devices ---- */
+
+/* "vol-0abc" is "vol0abc" in NVMe serial numbers. */
+static bool find_nvme(const char *volume, char *path, size_t cap)
+{
+	DIR *d = opendir("/sys/block");
+	char serial[64], file[300];
+	struct dirent *e;
+	bool found = false;
+
+	while (d && !found && (e = readdir(d))) {
+		FILE *f;
+
+		(void)snprintf(file, sizeof(file), "/sys/block/%s/device/serial", e->d_name);
+		f = strncmp(e->d_name, "nvme", 4) == 0 ? fopen(file, "re") : NULL;
+		if (f && fscanf(f, "%63s", serial) == 1 && strncmp(serial, "vol", 3) == 0 &&
+		    strcmp(serial + 3 + (serial[3] == '-'), volume + 4) == 0) {
+			(void)snprintf(path, cap, "/dev/%.200s", e->d_name);
+			found = true;
+		}
+		if (f)
+			(void)fclose(f);
+	}
+	if (d)
+		(void)closedir(d);
+	return found;
+}
+
+static bool is_block(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+}
+
+int assemble_wait_device(struct member *m, uint32_t max_ms, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + max_ms * NS_PER_MS;
+	char link[120], xen[64], *real;
+
+	(void)snprintf(link, sizeof(link), "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol%s", m->volume + 4);
+	(void)snprintf(xen, sizeof(xen), "/dev/xvd%.40s", strlen(m->device) > 7 ? m->device + 7 : "");
+	while (!tool_stop) {
+		const char *hit = is_block(link) ? link : is_block(xen) && strncmp(m->device, "/dev/sd", 7) == 0 ? xen : is_block(m->device) ? m->device : NULL;
+
+		if (!hit && find_nvme(m->volume, m->path, sizeof(m->path)) && is_block(m->path))
+			hit = m->path;
+		real = hit ? realpath(hit, NULL) : NULL;
+		if (real) {
+			(void)snprintf(m->path, sizeof(m->path), "%.255s", real);
+			free(real);
+			return 0;
+		}
+		if (clock_boot_ns() > end)
+			return snap_error_set(err, -ETIMEDOUT, "volume %s is attached as %s, but no device of it has shown up here within %u s; is "
+							       "this the instance?", m->volume, m->device, max_ms / 1000);
+		tool_sleep_ms(200);
+	}
+	return snap_error_set(err, -EINTR, "interrupted");
+}
+
+int assemble_read_all(const struct members *ms, struct snap_error *err)
+{
+	char *buf = aligned_alloc(4096, READ_B);
+	int r = buf ? 0 : snap_error_set(err, -ENOMEM, "out of memory");
+
+	for (unsigned i = 0; r == 0 && i < ms->n; i++) {
+		int fd = open(ms->m[i].path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+		off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END), at = 0;
+		unsigned said = 0;
+		ssize_t n = 1;
+
+		while (size > 0 && n > 0 && at < size && !tool_stop) {
+			n = pread(fd, buf, READ_B, at);
+			at += n > 0 ? n : 0;
+			if (n > 0 && (unsigned)(at * 100 / size) / 10 > said) {
+				said = (unsigned)(at * 100 / size) / 10;
+				tool_say("reading %s: %u %%", ms->m[i].volume, said * 10);
+			}
+		}
+		if (tool_stop)
+			r = snap_error_set(err, -EINTR, "interrupted");
+		else if (fd < 0 || size < 0 || n < 0)
+			r = snap_error_set(err, -errno, "read %s (%s): %s", ms->m[i].path, ms->m[i].volume, strerror(errno));
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	free(buf);
+	return r;
+}
+
+/* ---- layers ---- */
+
+/* Paths of a place's members, with their partition. */
+static unsigned leaves(const struct members *ms, const struct place *p, char path[][270], const char *out[])
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ms->n; i++) {
+		const char *d = ms->m[i].path;
+
+		if (!(p->members & 1ul << i))
+			continue;
+		(void)snprintf(path[n], 270, "%s%s%s", d, *p->part && strchr("0123456789", d[strlen(d) - 1]) ? "p" : "", p->part);
+		out[n] = path[n];
+		n++;
+	}
+	out[n] = NULL;
+	return n;
+}
+
+/* The block device with the file system. */
+static int build(struct undo *u, const struct members *ms, const struct place *p, unsigned k, char *dev, size_t cap,
+		 struct snap_error *err)
+{
+	static char path[VOLS_MAX][270]; /* one thread */
+	const char *leaf[VOLS_MAX + 1], *argv[VOLS_MAX + 10] = { 0 };
+	unsigned n = leaves(ms, p, path, leaf), at = 0;
+	char name[80];
+	int r = 0;
+
+	(void)snprintf(dev, cap, "%s", leaf[0]);
+	if (*p->md) {
+		(void)snprintf(name, sizeof(name), "/dev/md/stillfs-%.8s-%u", ms->set->id, k);
+		argv[at++] = "mdadm";
+		argv[at++] = "--assemble";
+		argv[at++] = "--update=uuid"; /* the original may be here */
+		argv[at++] = name;
+		for (unsigned i = 0; i < n; i++)
+			argv[at++] = leaf[i];
+		r = tool_exec(argv, err);
+		if (r < 0)
+			return r;
+		note(u, UNDO_MD, name);
+		(void)snprintf(path[0], sizeof(path[0]), "%s", name);
+		(void)snprintf(dev, cap, "%s", name);
+		n = 1;
+		leaf[0] = path[0];
+	}
+	if (*p->vg) {
+		const char *up[] = { "vgchange", "-ay", name, NULL };
+
+		(void)snprintf(name, sizeof(name), "stillfs_%.8s_%u", ms->set->id, k);
+		memset(argv, 0, sizeof(argv));
+		argv[0] = "vgimportclone"; /* new name, new UUIDs of group and volumes */
+		argv[1] = "-n";
+		argv[2] = name;
+		for (unsigned i = 0; i < n; i++)
+			argv[3 + i] = leaf[i];
+		r = tool_exec(argv, err);
+		if (r == 0)
+			r = tool_exec(up, err);
+		if (r < 0)
+			return r;
+		note(u, UNDO_VG, name);
+		(void)snprintf(dev, cap, "/dev/%s/%s", name, p->lv);
+	}
+	return 0;
+}
+
+static int make_dir(const char *path, struct snap_error *err)
+{
+	char part[512];
+
+	for (const char *s = path + 1;; s++) {
+		if (*s && *s != '/')
+			continue;
+		(void)snprintf(part, sizeof(part), "%.*s", (int)(s - path), path);
+		if (mkdir(part, 0755) < 0 && errno != EEXIST)
+			return snap_error_set(err, -errno, "create %s: %s", part, strerror(errno));
+		if (!*s)
+			return 0;
+	}
+}
+
+static int mount_one(struct undo *u, const char *dev, const char *fs, const char *where, struct snap_error *err)
+{
+	const char *argv[8];
+	unsigned n = 0;
+	int r = make_dir(where, err);
+
+	argv[n++] = "mount";
+	if (*fs) {
+		argv[n++] = "-t";
+		argv[n++] = fs;
+	}
+	if (strcmp(fs, "xfs") == 0) { /* the original may be mounted */
+		argv[n++] = "-o";
+		argv[n++] = "nouuid";
+	}
+	argv[n++] = dev;
+	argv[n++] = where;
+	argv[n] = NULL;
+	if (r == 0)
+		r = tool_exec(argv, err);
+	if (r == 0)
+		note(u, UNDO_MOUNT, where);
+	return r;
+}
+
+int assemble_mount(struct undo *u, const struct members *ms, const char *dir, struct snap_error *err)
+{
+	static struct place p[TOOL_PAIRS]; /* one thread, once a process */
+	static char where[TOOL_PAIRS][400];
+	char dev[400];
+	unsigned n = ms->n_pairs, mounts = 0;
+	int r = n ? 0 : snap_error_set(err, -EINVAL, "the tags of set %s do not say what its volumes hold: mount them by hand", ms->set->name);
+
+	for (unsigned i = 0; r == 0 && i < n; i++)
+		r = place_read(ms->pair[i], ms, &p[i], err);
+	for (unsigned i = 0; r == 0 && i < n; i++) {
+		unsigned k = 0;
+
+		/* pairs that share a file system share the mount */
+		while (k < i && !(p[k].members == p[i].members && strcmp(p[k].lv, p[i].lv) == 0 && strcmp(p[k].part, p[i].part) == 0))
+			k++;
+		if (k < i) {
+			memcpy(where[i], where[k], sizeof(where[i]));
+			continue;
+		}
+		if (i)
+			(void)snprintf(where[i], sizeof(where[i]), "%.380s.%u", dir, i);
+		else
+			(void)snprintf(where[i], sizeof(where[i]), "%.390s", dir);
+		r = build(u, ms, &p[i], i, dev, sizeof(dev), err);
+		if (r == 0)
+			r = mount_one(u, dev, p[i].fs, where[i], err);
+		mounts++;
+	}
+	for (unsigned i = 0; r == 0 && i < n; i++)
+		(void)printf("path %s %s%s\n", p[i].mountpoint, where[i], p[i].sub);
+	return r;
+}

@@ -1,0 +1,124 @@
+/* tools/stillctl/remote.c - --provider ebs: a stillfs that serves the catalog alone, for the time of one command. It runs
+ * in a process of its own below a temporary directory; the command runs in a child, so that whatever ends it, this
+ * process stops that stillfs and takes the directory away. See ctl.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+#include "version.h"
+
+#define STOP_TRIES 200 /* x 50 ms */
+
+extern char **environ;
+static char base[64];
+
+int ctl_program(const char *name, char *path, size_t cap)
+{
+	char self[PATH_MAX] = "";
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (n > 0)
+		self[n] = '\0';
+	if (strrchr(self, '/'))
+		*strrchr(self, '/') = '\0';
+	for (size_t i = 0; i < 4; i++) {
+		int len;
+
+		switch (i) {
+		case 0:
+			len = snprintf(path, cap, "%s/%s", self, name);
+			break;
+		case 1:
+			len = snprintf(path, cap, "%s/%s", STILLFS_LIBEXEC, name);
+			break;
+		case 2: /* not installed: in the build's directory */
+			len = snprintf(path, cap, "%s/../fs/%s", self, name);
+			break;
+		default:
+			len = snprintf(path, cap, "%s/../snapshot/%s", self, name);
+			break;
+		}
+		if (len > 0 && (size_t)len < cap && access(path, X_OK) == 0)
+			return 0;
+	}
+	return ctl_fail("this program belongs to stillfs and is not installed: ", name);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f)
+{
+	(void)remove(path);
+	return 0;
+}
+
+static void stop(void)
+{
+	const struct timespec tick = { .tv_nsec = 50000000 };
+	char *pid = ctl_key("status", "keeper_pid");
+
+	if (pid && atoi(pid) > 1)
+		(void)kill(atoi(pid), SIGTERM);
+	free(pid);
+	for (int i = 0; i < STOP_TRIES && access(ctl_dir, F_OK) == 0; i++)
+		(void)nanosleep(&tick, NULL);
+	(void)nftw(base, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+static int start(const struct ctl_remote *r)
+{
+	char path[PATH_MAX], options[1200], name[40];
+	char *argv[] = { path, (char *)(uintptr_t) "-o", options, (char *)(uintptr_t) "--catalog-only", name, NULL };
+	int status = 1;
+	pid_t pid;
+
+	if (ctl_program("stillfs", path, sizeof(path)) != 0)
+		return 1;
+	(void)snprintf(base, sizeof(base), "/tmp/stillctl.XXXXXX");
+	if (!mkdtemp(base))
+		return ctl_fail("cannot make a directory in /tmp: ", strerror(errno));
+	(void)snprintf(name, sizeof(name), "catalog-%d", (int)getpid());
+	(void)snprintf(ctl_dir, sizeof(ctl_dir), "%s/tree", base);
+	(void)snprintf(options, sizeof(options), "provider=%.64s,state_dir=%s/state,control_dir=%.80s,log_file=%s/log%s%.64s%s%.64s", r->provider,
+		       base, ctl_dir, base, r->region ? ",ebs.region=" : "", r->region ? r->region : "", r->lineage ? ",lineage=" : "",
+		       r->lineage ? r->lineage : "");
+	if (posix_spawn(&pid, path, NULL, NULL, argv, environ) == 0)
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && ctl_rescan_wait(false) == 0)
+		return 0;
+	stop(); /* the sentence is there */
+	return 1;
+}
+
+int ctl_run_remote(const struct ctl_remote *r, const struct command *c, int argc, char **argv)
+{
+	int status = 0;
+	pid_t pid;
+
+	if (geteuid() != 0)
+		return ctl_fail("--provider starts a stillfs, for which it must be root", "");
+	(void)signal(SIGINT, SIG_IGN); /* the command gets it, and this waits for its end */
+	(void)signal(SIGTERM, SIG_IGN);
+	if (start(r) != 0)
+		return 1;
+	(void)fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		(void)signal(SIGINT, SIG_DFL);
+		(void)signal(SIGTERM, SIG_DFL);
+		exit(c->run(argc, argv));
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	stop();
+	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
