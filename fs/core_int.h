@@ -217,6 +217,7 @@ struct io_uring_sqe *lane_sqe(struct lane *l); /* never NULL: submits when the q
 struct worker_pool *workers_start(struct core *c); /* NULL; errno */
 void workers_push(struct worker_pool *p, struct rq *r, enum rq_next step); /* never blocks */
 void workers_stop(struct worker_pool *p);
+int file_open_other(struct core *c, uint64_t fh); /* the descriptor that an open file has not yet; 0 or -errno */
 struct rq *worker_current(void); /* the request that this worker thread serves */
 
 /* closer.c: closes that may write (XFS frees preallocation at the last close, inodes of

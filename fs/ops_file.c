@@ -44,7 +44,7 @@ static int file_new(struct mnt *m, uint64_t slot, int fd, int flags, struct fuse
 		return r;
 	}
 	f = ofile_at(c->nodes, (uint64_t)fh);
-	f->flags = (uint32_t)(flags & ~(OPEN_STRIP | O_TRUNC | O_DIRECT));
+	f->flags = (uint32_t)(flags & ~(OPEN_STRIP | O_TRUNC | O_DIRECT | O_TMPFILE)); /* for its other descriptor */
 	f->writable = can_write(flags);
 	if (flags & O_DIRECT)
 		f->fd_dir = fd;
@@ -225,17 +225,26 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 		fuse_reply_lseek(req, r);
 }
 
+/* Between direct descriptors the backing copies whole blocks only. */
+static int buffered_fd(struct core *c, uint64_t fh)
+{
+	const struct ofile *f = ofile_at(c->nodes, fh);
+	int r = f && f->fd_buf < 0 ? file_open_other(c, fh) : 0;
+
+	return !f ? -EBADF : r < 0 ? r : f->fd_buf;
+}
+
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
 			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
 			int flags)
 {
 	struct core *c = ops_mnt(req)->core;
-	int in = file_fd(c, fi_in->fh), out = file_fd(c, fi_out->fh);
+	int in = buffered_fd(c, fi_in->fh), out = buffered_fd(c, fi_out->fh);
 	struct ofile *f = ofile_at(c->nodes, fi_out->fh);
 	ssize_t n;
 
 	if (in < 0 || out < 0) {
-		fuse_reply_err(req, EBADF);
+		fuse_reply_err(req, in < 0 ? -in : -out);
 		return;
 	}
 	/* a short answer is a legal one, and a long copy must not outlast the drain */

@@ -76,12 +76,9 @@ void workers_push(struct worker_pool *p, struct rq *r, enum rq_next step)
 		(void)pthread_cond_signal(&p->work);
 }
 
-/* Open the other descriptor of an open file: its own flags, with or without O_DIRECT. Two workers may
- * do it at once for one file: the loser closes its own. */
-static int open_missing(struct core *c, struct rq *r)
+/* Its own flags, with or without O_DIRECT. Two workers may do it at once for one file: the loser closes its own. */
+int file_open_other(struct core *c, uint64_t fh)
 {
-	uint64_t fh = r->opcode == FUSE_READ ? ((struct fuse_read_in *)rq_args(r))->fh :
-					       ((struct fuse_write_in *)rq_args(r))->fh;
 	struct ofile *f = ofile_at(c->nodes, fh);
 	int other = -1, fd, empty = -1;
 	_Atomic int32_t *want;
@@ -104,6 +101,12 @@ static int open_missing(struct core *c, struct rq *r)
 	if (!atomic_compare_exchange_strong(want, &empty, fd))
 		(void)close(fd); /* never the last one */
 	return 0;
+}
+
+static int open_missing(struct core *c, struct rq *r)
+{
+	return file_open_other(c, r->opcode == FUSE_READ ? ((struct fuse_read_in *)rq_args(r))->fh :
+							   ((struct fuse_write_in *)rq_args(r))->fh);
 }
 
 /* Set-id bits go when somebody without CAP_FSETID writes; we have it, so the backing keeps them. */
