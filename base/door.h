@@ -78,7 +78,8 @@ typedef void (*engine_done)(void *arg, int result, const struct snap_error *err)
 struct engine *engine_new(const struct door *d, struct snap_error *err);
 /* Start the threads. After it the calls below may come from any thread. */
 int engine_start(struct engine *e, struct snap_error *err);
-/* Abort what runs, release what is held, answer every waiter with -ESHUTDOWN, end the threads.
+/* Abort what runs, release what is held, answer every waiter with -ESHUTDOWN, end the threads. A set whose point is
+ * fixed stays pending; the next engine_start takes it up, as it does after a crash.
  * Returns within about max_ms; -ETIMEDOUT: a provider call is still stuck (the process may exit).*/
 int engine_stop(struct engine *e, uint32_t max_ms);
 void engine_free(struct engine *e); /* after engine_stop returned 0, or never started */
@@ -97,9 +98,12 @@ int engine_wait(struct engine *e, const char *set, engine_done cb, void *arg, ui
 void engine_cancel(struct engine *e, uint64_t id);
 /* mkdir snapshots/NAME: queue one, return at once. -EBUSY one is running; -EINVAL; -EEXIST. */
 int engine_mkdir(struct engine *e, const char *set, struct snap_error *err);
-/* A write to `abort`, and the first thing at shutdown: unwinds the running snapshot within 1 s; when none is
- * before its point, fails those being completed. -ENOENT: neither. Never blocks. */
+/* A write to `abort`: unwinds the running snapshot within 1 s; when none is before its point, fails those being
+ * completed. -ENOENT: neither. Never blocks. */
 int engine_abort(struct engine *e, struct snap_error *err);
+/* The first thing at shutdown: unwinds the running snapshot within 1 s; sets whose point is fixed stay pending. Never
+ * blocks. */
+void engine_unwind(struct engine *e);
 /* rmdir snapshots/NAME: gone from the tree at once, the data removed in the background.
  * -ENOENT; -EBUSY pinned, running, or the floor (newest complete set). */
 int engine_rmdir(struct engine *e, const char *set, struct snap_error *err);

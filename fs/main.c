@@ -162,10 +162,10 @@ static void stop_parts(struct parts *p)
 static bool try_stop(struct start *s, struct parts *p)
 {
 	const struct timespec pause = { .tv_nsec = 100000000 };
-	struct snap_error err = { 0 }, ignored = { 0 };
+	struct snap_error err = { 0 };
 	char users[300];
 
-	(void)engine_abort(p->engine, &ignored);
+	engine_unwind(p->engine);
 	/* a moment of patience: the gate has just let somebody go who is about to close */
 	for (int i = 0; i < STOP_TRIES; i++) {
 		snap_error_clear(&err);

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DELETE_RETRY_S 60
+#define WAIT_MAX_MS 10000u
 
 /* ---- events, records ---- */
 
@@ -87,7 +87,7 @@ static void one_snapshot(struct engine *e, struct request *q)
 		if (atomic_load(&e->abort_flag) == ECANCELED)
 			run_cancel(r);
 	}
-	if (atomic_load(&e->abort_flag) != ESHUTDOWN)
+	if (!e->stopping)
 		atomic_store(&e->abort_flag, 0); /* it was for this run only */
 	set_last(e, s);
 	(void)pthread_mutex_unlock(&e->lock);
@@ -112,7 +112,7 @@ static void complete_some(struct engine *e)
 		struct set *s = run_set(r);
 		struct snap_error err = { 0 };
 
-		if (!run_poll(r, &err)) {
+		if (run_due_ns(r) > clock_boot_ns() || !run_poll(r, &err)) {
 			p = run_next(r);
 			continue;
 		}
@@ -125,7 +125,9 @@ static void complete_some(struct engine *e)
 		}
 		set_last(e, s);
 		(void)pthread_mutex_unlock(&e->lock);
-		if (err.code < 0) {
+		if (err.code == -ESHUTDOWN) {
+			log_info("snapshot %s is pending; the next start goes on with it", s->name);
+		} else if (err.code < 0) {
 			log_error("snapshot %s failed: %s", s->name, err.msg);
 			e->door.ops->report(e->door.fs, "snapshot", &err);
 		} else {
@@ -135,89 +137,65 @@ static void complete_some(struct engine *e)
 	}
 }
 
-static struct set *next_delete(struct engine *e, uint64_t after)
+/* When there is something to do. Lock held; the list is this thread's own. */
+static uint64_t next_due(struct engine *e)
 {
-	struct set *s;
+	uint64_t due = e->queued || e->doctor_running || e->rescan.due || e->pins_due ? 0 : engine_clean_due(e);
 
-	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
-		if (s->state == SET_DELETING && s->seq > after)
-			return s;
-	return NULL;
+	if (e->db_recover_due && e->db_recover_ns < due)
+		due = e->db_recover_ns;
+
+	for (struct run *r = e->completing; r; r = *run_next(r))
+		if (run_due_ns(r) < due)
+			due = run_due_ns(r);
+	return due;
 }
 
-static int remove_one(struct engine *e, struct set *s, struct snap_error *err)
+static void wait_work(struct engine *e, uint64_t due_ns)
 {
-	char name[DOOR_NAME_MAX + 1], id[33], text[256];
-
-	memcpy(name, s->name, sizeof(name));
-	memcpy(id, s->id, sizeof(id));
-	if (run_remove(e, name, id, err) < 0)
-		return err->code;
-	prune_removed(e, s);
-	if (catalog_unlink(e->cat, id, err) < 0)
-		return err->code;
-	(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"removed\"", name);
-	(void)pthread_mutex_lock(&e->lock);
-	catalog_drop(e->cat, s);
-	(void)pthread_mutex_unlock(&e->lock);
-	e->door.ops->event(e->door.fs, "snapshot", text);
-	prune_dropped(e, id, name);
-	return 0;
-}
-
-/* Remove the data of all deleted sets; one that cannot go hinders no other. False: something is left, try again later. */
-static bool do_deletes(struct engine *e)
-{
-	uint64_t seq = 0;
-	bool all = true;
-	struct set *s;
-
-	for (;;) {
-		struct snap_error err = { 0 };
-
-		(void)pthread_mutex_lock(&e->lock);
-		s = e->queued || e->stopping ? NULL : next_delete(e, seq);
-		(void)pthread_mutex_unlock(&e->lock);
-		if (!s)
-			return all;
-		seq = s->seq;
-		if (remove_one(e, s, &err) == 0 || err.code == -ESHUTDOWN)
-			continue;
-		e->door.ops->report(e->door.fs, "snapshots", &err);
-		all = prune_failed(e, s, &err) && all;
-	}
-}
-
-static void wait_work(struct engine *e, bool retry)
-{
+	uint32_t ms = due_ns == UINT64_MAX ? WAIT_MAX_MS : clock_left_ms(due_ns);
 	struct timespec t;
 
+	if (ms > WAIT_MAX_MS)
+		ms = WAIT_MAX_MS; /* BOOTTIME may run while MONOTONIC stands */
 	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += DELETE_RETRY_S;
-	if (retry)
-		(void)pthread_cond_timedwait(&e->work, &e->lock, &t);
-	else
-		(void)pthread_cond_wait(&e->work, &e->lock);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += (long)(ms % 1000 + 1) * 1000000;
+	t.tv_sec += t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	(void)pthread_cond_timedwait(&e->work, &e->lock, &t);
+}
+
+/* What is not complete stays pending: the next process goes on with it. */
+static void leave_all(struct engine *e)
+{
+	while (e->completing) {
+		struct run *r = e->completing;
+
+		e->completing = *run_next(r);
+		run_leave(r);
+	}
 }
 
 static void *engine_run(void *arg)
 {
 	struct engine *e = arg;
-	bool retry = true; /* what a dead process left of a database's state */
 
-	e->db_recover_due = true;
+	e->db_recover_due = true; /* what a dead process left of a database's state */
 	(void)pthread_setname_np(pthread_self(), "engine");
 	(void)pthread_mutex_lock(&e->lock);
 	while (!e->stopping) {
 		struct request *q = e->queued;
-		bool deletes = e->deletes_due || retry || e->doctor_running, rescan = e->rescan.due, pins = e->pins_due;
+		bool rescan = e->rescan.due, pins = e->pins_due;
+		uint64_t due = next_due(e);
 
-		e->queued = NULL;
-		e->deletes_due = e->rescan.due = e->pins_due = false;
-		if (!q && !deletes && !e->completing && !rescan && !pins) {
-			wait_work(e, retry);
+		if (due > clock_boot_ns()) {
+			wait_work(e, due);
 			continue;
 		}
+		e->queued = NULL;
+		e->rescan.due = e->pins_due = false;
+		atomic_store(&e->urgent, false);
 		(void)pthread_mutex_unlock(&e->lock);
 		if (q)
 			one_snapshot(e, q);
@@ -227,47 +205,62 @@ static void *engine_run(void *arg)
 		if (pins)
 			rescan_pins(e);
 		complete_some(e);
-		retry = !do_deletes(e);
-		retry = !run_db_chores(e) || retry;
+		engine_clean(e);
+		(void)run_db_chores(e);
 		child_reap();
 		(void)pthread_mutex_lock(&e->lock);
-		if (retry && !e->queued && !e->stopping && !e->completing && !e->doctor_running)
-			wait_work(e, true);
 	}
 	(void)pthread_mutex_unlock(&e->lock);
-	complete_some(e); /* the abort flag is up: what is not complete fails now, with its reason */
+	leave_all(e);
 	return NULL;
 }
 
 /* ---- life ---- */
 
-/* Sets that a dead process left half-way are failed, and their data goes. */
+static int fail_begun(struct engine *e, struct set *s, struct snap_error *err)
+{
+	(void)set_text(&s->error, "stillfs ended before the consistency point was fixed");
+	s->error_code = -ESHUTDOWN;
+	s->state = SET_FAILED;
+	s->leftover = true;
+	s->ended = clock_utc();
+	return engine_save(e, s, err);
+}
+
+static int take_up(struct engine *e, struct set *s, struct snap_error *err)
+{
+	char text[160];
+	struct run *r;
+
+	if (strcmp(s->provider, e->prov->name) != 0) {
+		(void)snprintf(text, sizeof(text), "made by provider=%s, which alone can complete it; start stillfs with that", s->provider);
+		(void)set_text(&s->detail, text);
+		log_warn("snapshot %s: %s", s->name, text);
+		return 0;
+	}
+	r = run_again(e, s);
+	if (!r)
+		return snap_error_set(err, -ENOMEM, "take up snapshot %s: out of memory", s->name);
+	*run_next(r) = e->completing;
+	e->completing = r;
+	e->n_completing++;
+	e->step = "completing";
+	return 0;
+}
+
+/* What a process that is gone left half-way. The provider is not asked here: a network that is away, or a removal that
+ * hangs, must not keep the mount from starting. */
 static int recover(struct engine *e, struct snap_error *err)
 {
 	struct set *s;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && (s = catalog_at(e->cat, i)) != NULL; i++) {
-		if (s->state == SET_DELETING)
-			e->deletes_due = true;
-		if ((s->state != SET_RUNNING && s->state != SET_PENDING) || !e->door.n_pairs)
-			continue;
-		(void)set_text(&s->error, s->state == SET_RUNNING ?
-						  "stillfs ended before the consistency point was fixed" :
-						  "stillfs ended before the set was complete");
-		s->error_code = -ESHUTDOWN;
-		s->state = SET_FAILED;
-		s->ended = clock_utc();
-		r = engine_save(e, s, err);
-		if (r == 0 && e->prov->features & PROV_REMOTE) {
-			log_warn("snapshot %s was not complete; rmdir of the set deletes what it made", s->name);
-			continue; /* a network that is down must not keep the mount from starting */
-		}
-		if (r == 0 && run_remove(e, s->name, s->id, err) < 0) {
-			log_warn("%s", err->msg); /* rmdir of the set tries again */
-			snap_error_clear(err);
-		}
-	}
+	/* without a BACKING these are another host's */
+	for (size_t i = 0; r == 0 && e->door.n_pairs && (s = catalog_at(e->cat, i)) != NULL; i++)
+		if (s->state == SET_RUNNING)
+			r = fail_begun(e, s, err);
+		else if (s->state == SET_PENDING)
+			r = take_up(e, s, err);
 	return r;
 }
 
@@ -378,6 +371,7 @@ void engine_free(struct engine *e)
 {
 	if (!e)
 		return;
+	leave_all(e); /* of an engine whose thread never began */
 	if (e->coord_self)
 		e->coord->close(e->coord_self);
 	if (e->prov_self)

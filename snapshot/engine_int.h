@@ -1,5 +1,5 @@
-/* snapshot/engine_int.h - what the engine's files share: engine.c (thread, life), engine_request.c (API,
- * waiters), run*.c (one snapshot, step by step), files.c (virtual files). Private to them. */
+/* snapshot/engine_int.h - what the engine's files share: engine.c (thread, life), engine_clean.c (removals),
+ * engine_request.c (API, waiters), run*.c (one snapshot, step by step), files.c (virtual files). Private to them. */
 #ifndef STILLFS_SNAPSHOT_ENGINE_INT_H
 #define STILLFS_SNAPSHOT_ENGINE_INT_H
 
@@ -44,6 +44,7 @@ struct engine {
 	/* 0, or what they fail with: ECANCELED, EINTR (the run alone), ESHUTDOWN. The run until its point is fixed;
 	 * and those being completed, which somebody else's Ctrl-C must not touch */
 	_Atomic int abort_flag, abort_completing;
+	_Atomic bool urgent; /* a request waits: slices of completion end early */
 	pthread_mutex_t lock;
 	pthread_cond_t work;
 	/* under lock: */
@@ -55,7 +56,7 @@ struct engine {
 	struct run *completing; /* the engine thread's own */
 	struct set *running; /* from its acceptance until the point is fixed or it has failed */
 	unsigned n_completing;
-	bool stopping, deletes_due, pins_due;
+	bool stopping, pins_due;
 	struct {
 		bool due, running, adopt;
 		char lineage[33]; /* "": of all */
@@ -79,6 +80,10 @@ void engine_event(struct engine *e, const struct set *s, const char *step, doubl
 int engine_save(struct engine *e, struct set *s, struct snap_error *err); /* lock not held */
 void engine_step(struct engine *e, const char *step);
 
+/* engine_clean.c: data of deleted sets, and what failed ones may have left. The engine's thread. */
+void engine_clean(struct engine *e); /* all that is due; a request ends it early */
+uint64_t engine_clean_due(struct engine *e); /* when the next is due, CLOCK_BOOTTIME; UINT64_MAX: none. Lock held */
+
 /* engine_request.c */
 /* Answer those who wait for set `id` (NULL: all): fixed (0) or failed. Lock not held. */
 void engine_notify(struct engine *e, const char *id, int result, const struct snap_error *err);
@@ -91,8 +96,14 @@ void engine_wake_removals(struct engine *e); /* sets became SET_DELETING. Lock h
  * is undone and *err says why. Else it is SET_PENDING, and run_poll completes it. */
 struct run;
 struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err);
-/* One slice of completion. True: the run has ended (complete, or failed with *err) and is freed. */
+/* Take up a set that is SET_PENDING in the catalog; run_poll resumes it in the background. NULL: out of memory. */
+struct run *run_again(struct engine *e, struct set *s);
+/* One slice of completion. True: the run has ended (complete, failed with *err, or stillfs stops and it stays pending:
+ * -ESHUTDOWN) and is freed. */
 bool run_poll(struct run *r, struct snap_error *err);
+uint64_t run_due_ns(const struct run *r); /* when run_poll has something to do; 0: now */
+/* stillfs ends: the set stays pending for the next process. Frees r. */
+void run_leave(struct run *r);
 struct set *run_set(const struct run *r);
 struct run **run_next(struct run *r); /* link of the engine's list */
 void run_cancel(struct run *r); /* an abort came too late for run_begin: the next run_poll fails it */

@@ -138,6 +138,7 @@ static int accept_request(struct engine *e, struct snap_request *r, const char *
 	q->reported = reported;
 	e->queued = q;
 	e->running = s;
+	atomic_store(&e->urgent, true);
 	atomic_store(&e->abort_flag, 0);
 	(void)pthread_cond_signal(&e->work);
 	return 0;
@@ -202,6 +203,7 @@ static void abort_one(struct engine *e, _Atomic int *flag, int why)
 	int none = 0;
 
 	(void)atomic_compare_exchange_strong(flag, &none, why);
+	(void)pthread_cond_signal(&e->work);
 	exec_kick(e->db_exec);
 	exec_kick(e->prov_exec);
 }
@@ -233,6 +235,14 @@ int engine_abort(struct engine *e, struct snap_error *err)
 	return r;
 }
 
+void engine_unwind(struct engine *e)
+{
+	(void)pthread_mutex_lock(&e->lock);
+	if (e->running)
+		abort_one(e, &e->abort_flag, ESHUTDOWN);
+	(void)pthread_mutex_unlock(&e->lock);
+}
+
 int engine_mkdir(struct engine *e, const char *name, struct snap_error *err)
 {
 	struct snap_request r = { .class = "manual" };
@@ -250,7 +260,6 @@ int engine_mkdir(struct engine *e, const char *name, struct snap_error *err)
 
 void engine_wake_removals(struct engine *e)
 {
-	e->deletes_due = true;
 	(void)pthread_cond_signal(&e->work);
 }
 
@@ -268,6 +277,7 @@ int engine_delete(struct engine *e, const char *name, bool force, const char *wh
 		s->gone_from = s->state;
 		s->gone_by = what;
 		s->state = SET_DELETING;
+		s->clean_ns = UINT64_MAX; /* not before that is recorded */
 	}
 	(void)pthread_mutex_unlock(&e->lock);
 	if (ret == 0) {
@@ -275,8 +285,8 @@ int engine_delete(struct engine *e, const char *name, bool force, const char *wh
 		(void)pthread_mutex_lock(&e->lock);
 		if (ret < 0)
 			s->state = s->gone_from;
-		else
-			engine_wake_removals(e);
+		s->clean_ns = 0;
+		engine_wake_removals(e);
 		(void)pthread_mutex_unlock(&e->lock);
 	}
 	return ret;

@@ -1,6 +1,9 @@
-/* snapshot/provider.h - the contract of what takes snapshots: local, ebs, null (test builds).
- * Threads:  every call comes from the engine's one provider thread, never two at once, except
- *           data_path (any thread) and `cancelled` which the provider itself asks.
+/* snapshot/provider.h - the contract of what takes snapshots: local, ebs, exec, null (test builds).
+ * Life:     preflight, trigger, poll..., finish; after any failure discard instead. A set whose point is fixed
+ *           outlives the process: leave or finish lets go of it, and the next process begins with resume, then
+ *           polls. What cannot be discarded now is removed later, by name and id.
+ * Threads:  every call comes from the engine's one provider thread, never two at once, except data_path and finish
+ *           (any thread) and `cancelled` which the provider itself asks.
  * Deadline: every call takes max_ms and returns by then, or soon after a system call that cannot
  *           be interrupted returns; the engine goes on without it at the deadline.
  * Errors:   0 or -errno with *err filled. Nothing is retried inside, trigger above all.
@@ -13,25 +16,28 @@
 enum prov_feature {
 	PROV_LIVE_FS = 1, /* writes to the backing's filesystem in trigger: freeze=yes is refused */
 	PROV_SYNC_FIRST = 2, /* needs syncfs(backing) inside the hold, before trigger (block snapshots) */
-	PROV_REMOTE = 4, /* remove speaks to a network: never called while stillfs starts */
+	PROV_REMOTE = 4, /* across a network, and what was made may show up late: what a failed run may have left is
+			  * looked for again later */
 };
 
 struct set; /* set.h */
 
-/* One snapshot run, the same object from preflight to the last poll. */
+/* One snapshot run, the same object from preflight or resume to the last poll. */
 struct prov_run {
 	const char *name; /* set name, [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 	const char *set_id; /* unique id of the set, 32 hex digits */
 	const char *lineage; /* 32 hex digits */
 	const char *class, *description, *tags; /* of the set; tags: "key:value" lines */
-	const char *position; /* "key value" lines; "" before trigger */
+	const char *position; /* "key value" lines; "" before trigger, the record's for resume */
 	bool pin;
 	struct timespec created;
 	bool timed; /* lock_ms and hold_ms are known: from the first poll on; < 0: there was none */
 	double lock_ms, hold_ms;
 	const struct door *door;
-	bool (*cancelled)(const struct prov_run *r); /* abort asked for, or deadline: stop soon */
-	void *ref; /* the provider's own, between preflight and discard/complete */
+	/* Abort asked for, or deadline: stop soon. In poll and resume also: somebody waits for the thread; end the
+	 * slice, which is no failure (resume: -EAGAIN). */
+	bool (*cancelled)(const struct prov_run *r);
+	void *ref; /* the provider's own, between preflight or resume and discard, finish or leave */
 };
 
 /* Where completion stands. */
@@ -60,10 +66,15 @@ struct prov_ops {
 	 * about max_ms) and says where it stands; called again until complete or an error. */
 	int (*poll)(void *p, struct prov_run *r, uint32_t max_ms, struct prov_progress *out,
 		    struct snap_error *err);
-	/* The run failed at any point (also after an abandoned trigger): remove what it made; 0 when
-	 * there is nothing. Frees r->ref. */
+	/* Take up a set whose point another process fixed and recorded as pending: make r->ref from name, set_id and
+	 * what the provider finds, so that poll goes on. -EAGAIN: it cannot be known now (the network is away, the
+	 * service refuses, not everything shows yet): asked again later, r->ref is kept. Any other error: it is
+	 * certain that the set cannot be completed; r->ref is freed by finish, the data removed by remove. */
+	int (*resume)(void *p, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
+	/* The run failed at any point (also after an abandoned trigger): remove what it made; 0 when there is nothing.
+	 * An error, also -EAGAIN (something may still show up): remove is called later. Frees r->ref in any case. */
 	int (*discard)(void *p, struct prov_run *r, struct snap_error *err);
-	/* The run is complete and recorded: frees r->ref. */
+	/* Let go of the run, which is complete and recorded, or taken up by another process: frees r->ref. No I/O. */
 	void (*finish)(void *p, struct prov_run *r);
 	/* Remove a set's data by name and id, also one whose run another process began. Idempotent. Never
 	 * removes data whose recorded id differs (-ESTALE). */
@@ -79,11 +90,13 @@ struct prov_ops {
 		    uint32_t max_ms, struct snap_error *err);
 	/* optional: keep the pin in the provider's records, too */
 	int (*note_pin)(void *p, const char *set_id, bool pin, uint32_t max_ms, struct snap_error *err);
+	/* optional: stillfs ends while the set is pending. Save what resume will need, then as finish. */
+	int (*leave)(void *p, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
 	/* optional: where the data of a set can be seen on this host. 0, -ENOENT. */
 	int (*data_path)(void *p, const char *name, char *buf, size_t cap);
 };
 
-/* By name ("local", ...), NULL when unknown. snapshot/providers.c */
+/* By name ("local", ...), NULL when unknown. snapshot/registry.c */
 const struct prov_ops *provider_find(const char *name);
 
 #endif

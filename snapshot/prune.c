@@ -159,6 +159,9 @@ int prune_may_delete(struct engine *e, const struct set *s, bool force, const ch
 	if (e->prune->foreign)
 		return snap_error_set(err, -EPERM, "%s: state_dir comes from another machine, whose sets these may be; when they are "
 						   "this one's, `echo adopt > prune`", what);
+	if (by_other_provider(e, s))
+		return snap_error_set(err, -EOPNOTSUPP, "%s: it was made by provider=%s, which alone can remove its data; start stillfs "
+							"with that", what, s->provider);
 	if (s->pin)
 		return snap_error_set(err, -EBUSY, "%s: it is pinned; `echo no > snapshots/%s/pin` first", what, s->name);
 	return force ? 0 : refuse_floor(e, s, what, err);

@@ -1,4 +1,5 @@
-/* snapshot/run.c - one snapshot, step by step: what comes before the hold (run_hold.c) and after it.
+/* snapshot/run.c - one snapshot, step by step: what comes before the hold (run_hold.c), and the fixed point's record.
+ * Completion is run_complete.c's.
  * Owns:      the run, and the provider's run from preflight to its finish or discard.
  * Called by: engine.c on the engine's thread.
  * Blocks:    every wait has a deadline and ends within a moment of an abort. Calls into provider and
@@ -25,8 +26,7 @@
 #define PREFLIGHT_MS 60000u
 #define PRESYNC_SHORT_MS 50.0 /* dirty data that takes no longer may be left to the hold */
 #define PRESYNC_TIMES 4
-#define POLL_MS 200u /* a new snapshot waits for no more than this slice */
-#define DISCARD_MS 60000u
+#define REMOVE_MS 30000u
 
 static void do_coord_preflight(struct job *j)
 {
@@ -41,14 +41,6 @@ static void do_prov_preflight(struct job *j)
 	struct prov_ctx *p = j->arg;
 
 	j->result = e->prov->preflight(e->prov_self, &p->pr, j->extra_ms, j->max_ms, &j->err);
-}
-
-static void do_poll(struct job *j)
-{
-	struct engine *e = j->self;
-	struct prov_ctx *p = j->arg;
-
-	j->result = e->prov->poll(e->prov_self, &p->pr, j->max_ms, &p->progress, &j->err);
 }
 
 /* ---- steps ---- */
@@ -140,55 +132,7 @@ static int step_fixed(struct run *r)
 	return 0;
 }
 
-static void finish(struct run *r, int ret)
-{
-	struct engine *e = r->e;
-	struct snap_error save = { 0 };
-	struct job *j;
-
-	(void)pthread_mutex_lock(&e->lock);
-	r->s->state = ret < 0 ? SET_FAILED : SET_COMPLETE;
-	r->s->progress = ret < 0 ? r->s->progress : 100;
-	r->s->ended = clock_utc();
-	r->s->error_code = ret;
-	(void)set_text(&r->s->error, ret < 0 ? r->err->msg : "");
-	(void)set_text(&r->s->detail, "");
-	(void)pthread_mutex_unlock(&e->lock);
-	run_note(r, ret < 0 ? "failed" : "complete", run_ms_since(r->start_ns));
-	if (engine_save(e, r->s, &save) < 0 && ret == 0) {
-		/* not recorded is not complete: nothing could find or prune it */
-		ret = snap_error_set(r->err, save.code, "%s", save.msg);
-		(void)pthread_mutex_lock(&e->lock);
-		r->s->state = SET_FAILED;
-		r->s->error_code = ret;
-		(void)set_text(&r->s->error, r->err->msg);
-		(void)pthread_mutex_unlock(&e->lock);
-	}
-	if (!r->pc)
-		return; /* the stuck call will discard it */
-	if (ret == 0) {
-		e->prov->finish(e->prov_self, &r->pc->pr);
-		run_ctx_free(r->pc);
-		return;
-	}
-	if (!r->prov_begun) {
-		run_ctx_free(r->pc);
-		return;
-	}
-	engine_step(e, "discarding");
-	j = job_new(run_do_discard, e, DISCARD_MS);
-	if (!j) {
-		log_error("discard snapshot %s: out of memory; its data is removed at the next start", r->s->name);
-		run_ctx_free(r->pc);
-		return;
-	}
-	j->arg = r->pc;
-	if (exec_post(e->prov_exec, j) == 0)
-		(void)run_wait_end(r, e->prov_exec, j, DISCARD_MS);
-	job_drop(e->prov_exec, j);
-}
-
-static struct run *run_new(struct engine *e, struct set *s)
+struct run *run_new(struct engine *e, struct set *s)
 {
 	struct run *r = calloc(1, sizeof(*r));
 	struct prov_ctx *p = calloc(1, sizeof(*p));
@@ -216,7 +160,7 @@ static struct run *run_new(struct engine *e, struct set *s)
 	return r;
 }
 
-static void run_free(struct run *r)
+void run_free(struct run *r)
 {
 	vbuf_free(&r->position);
 	free(r);
@@ -256,45 +200,14 @@ struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err)
 	}
 	r->err = &r->own_err; /* err is the caller's */
 	r->abort = &e->abort_completing;
-	if (ret == 0)
+	if (ret == 0) {
+		r->pc->urgent = &e->urgent; /* no call of the provider runs now */
 		return r;
+	}
 	r->own_err = *err;
-	finish(r, ret);
+	run_finish(r, ret);
 	run_free(r);
 	return NULL;
-}
-
-bool run_poll(struct run *r, struct snap_error *err)
-{
-	struct engine *e = r->e;
-	struct prov_ctx *p = r->pc;
-	struct job *j = NULL;
-	int ret = 0;
-
-	if (r->canceled) {
-		ret = snap_error_set(r->err, -ECANCELED, "snapshot %s: aborted by an operator", r->s->name);
-	} else {
-		j = run_prov_job(r, do_poll, POLL_MS);
-		ret = run_call(r, e->prov_exec, j, clock_boot_ns() + 3600 * NS_PER_S, "completion");
-		run_prov_call_done(r, j);
-	}
-	if (ret == 0) {
-		if (p->progress.note[0])
-			run_remark(r, p->progress.note);
-		p->progress.note[0] = '\0';
-		(void)pthread_mutex_lock(&e->lock);
-		r->s->progress = p->progress.percent;
-		r->s->size_b = p->progress.size_b;
-		r->s->volumes = p->progress.volumes;
-		(void)set_text(&r->s->detail, p->progress.detail);
-		(void)pthread_mutex_unlock(&e->lock);
-		if (!p->progress.complete)
-			return false;
-	}
-	finish(r, ret);
-	*err = r->own_err;
-	run_free(r);
-	return true;
 }
 
 struct set *run_set(const struct run *r)
@@ -330,7 +243,7 @@ static void do_remove(struct job *j)
 int run_remove(struct engine *e, const char *name, const char *id, struct snap_error *err)
 {
 	struct removal *m = calloc(1, sizeof(*m));
-	struct job *j = m ? job_new(do_remove, e, 600000) : NULL;
+	struct job *j = m ? job_new(do_remove, e, REMOVE_MS) : NULL;
 	int ret;
 
 	if (!j) {

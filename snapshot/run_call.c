@@ -103,6 +103,11 @@ void run_do_discard(struct job *j)
 	struct engine *e = j->self;
 	struct prov_ctx *p = j->arg;
 
+	if (atomic_load(&p->keep)) { /* the next process takes the set up */
+		e->prov->finish(e->prov_self, &p->pr);
+		run_ctx_free(p);
+		return;
+	}
 	run_clean_backings(&e->door); /* a stuck call may have kept the position file from being removed */
 	j->result = e->prov->discard(e->prov_self, &p->pr, &j->err);
 	if (j->result < 0)
@@ -124,7 +129,7 @@ bool run_prov_cancelled(const struct prov_run *pr)
 {
 	const struct prov_ctx *p = (const void *)((const char *)pr - offsetof(struct prov_ctx, pr));
 
-	return atomic_load(&p->cancel);
+	return atomic_load(&p->cancel) || (p->urgent && atomic_load(p->urgent));
 }
 
 struct job *run_db_job(struct run *r, void (*fn)(struct job *), uint32_t max_ms)

@@ -1,5 +1,5 @@
-/* snapshot/run_int.h - what the files of a run share: run.c (from preflight to completion), run_hold.c (the hold),
- * run_call.c (bounded calls). Private to them; everything here is used on the engine's thread. */
+/* snapshot/run_int.h - what the files of a run share: run.c (from preflight to the fixed point), run_hold.c (the hold),
+ * run_complete.c (what follows), run_call.c (bounded calls). Private to them; everything here is used on the engine's thread. */
 #ifndef STILLFS_SNAPSHOT_RUN_INT_H
 #define STILLFS_SNAPSHOT_RUN_INT_H
 
@@ -12,6 +12,8 @@ struct prov_ctx {
 	char name[DOOR_NAME_MAX + 1], id[33], lineage[33], class[DOOR_NAME_MAX + 1];
 	char *description, *tags, *position; /* its own: the set may be gone before a stuck call is */
 	_Atomic bool cancel;
+	_Atomic bool keep; /* the set stays pending: a call that comes back late discards nothing */
+	const _Atomic bool *urgent; /* NULL until the point is fixed */
 	const struct prov_ops *ops;
 	struct prov_progress progress;
 };
@@ -24,6 +26,9 @@ struct run {
 	struct snap_error own_err; /* err, once the point is fixed */
 	const _Atomic int *abort; /* the engine's flag for where this run is */
 	bool canceled; /* run_cancel */
+	bool resuming; /* another process fixed the point, and the provider has not taken the set up yet */
+	uint64_t due_ns; /* of the next try to resume */
+	uint32_t pause_ms;
 	struct prov_ctx *pc;
 	bool prov_begun, locked, gate_closed, frozen, position_files;
 	bool db_prepared; /* finish is due */
@@ -66,6 +71,13 @@ int run_sync_result(struct run *r, int ret); /* the child says that it was stopp
 /* run_db.c: before the hold and after it. */
 int run_db_prepare(struct run *r);
 void run_db_finish(struct run *r, int result); /* harmless when prepare was not called */
+
+/* run.c */
+struct run *run_new(struct engine *e, struct set *s); /* NULL: out of memory */
+void run_free(struct run *r);
+
+/* run_complete.c: the end of a run, with its record; 0 or why it failed. */
+void run_finish(struct run *r, int ret);
 
 /* run_hold.c: lock, position, hold, trigger, and everything released again; once more when only the drain failed.
  * 0: the point is fixed. */

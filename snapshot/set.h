@@ -22,6 +22,7 @@ struct set {
 	enum set_state state;
 	struct timespec created, ended;
 	bool pin, pin_due; /* due: the provider has to be told (not recorded) */
+	bool leftover; /* failed, and the provider may still have something of it */
 	unsigned progress; /* percent */
 	unsigned volumes;
 	uint64_t size_b;
@@ -40,6 +41,9 @@ struct set {
 	char *held; /* why its data could not be removed, NULL */
 	uint64_t held_ns; /* until when that is believed, CLOCK_BOOTTIME */
 	unsigned tries; /* to remove it */
+	/* of engine_clean.c: when its data is removed (CLOCK_BOOTTIME), and the pause after a failure */
+	uint64_t clean_ns, sure_ns; /* sure: from then on nothing of it shows up any more; 0: not set */
+	uint32_t clean_pause_s;
 };
 
 struct set *set_new(void); /* NULL: out of memory */

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "harness"))
 
+from ec2 import Moto, Proxy, moto_root  # noqa: E402
 from stillfs import Mount, Scratch  # noqa: E402
 
 LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "60"))
@@ -80,3 +81,37 @@ def shared_mount():
         made.callback(m.close)
         m.start()
         yield m
+
+
+@pytest.fixture(scope="module")
+def ec2_root():
+    signal.alarm(0)  # its making, once on a machine, is bounded by itself
+    path, reason = moto_root()
+    signal.alarm(LIMIT_S)
+    if not path:
+        pytest.skip(f"no root with moto: {reason}")
+    return path
+
+
+@pytest.fixture
+def cloud(ec2_root, scratch):
+    """moto with an instance that has one data volume, whose image is the scratch file system's."""
+    moto = Moto(ec2_root)
+    try:
+        instance = moto.ec2("RunInstances", ImageId="ami-12c6146b", MinCount=1, MaxCount=1).find(".//instanceId").text
+        volume = moto.ec2("CreateVolume", AvailabilityZone="us-east-1a", Size=1).find("volumeId").text
+        moto.ec2("AttachVolume", VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+        key, secret = moto.user()
+        copies = scratch.dir / "copies"
+        copies.mkdir()
+        proxy = Proxy(moto, {volume: (scratch.image, copies)})
+        proxy.options = {"provider": "ebs", "ebs__volumes": volume, "ebs__region": "us-east-1", "ebs__instance": instance,
+                         "ebs__endpoint": proxy.url}
+        proxy.env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_EC2_METADATA_DISABLED": "true",
+                     "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
+        proxy.volume = volume
+        moto.check_signatures()
+        yield proxy
+        proxy.close()
+    finally:
+        moto.close()

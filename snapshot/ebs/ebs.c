@@ -23,11 +23,11 @@
 #define LOOK_FROM_MS 4000u /* only when trigger has at least so long */
 #define LOOK_MAX_MS 5000u
 #define LOOK_PAUSE_MS 250u
+#define LOOK_SPARE_MS 150u /* for the answer's way back to the engine, which waits no longer */
 #define POLL_FIRST_MS 1000u
 #define POLL_MAX_MS 15000u
 #define POLL_FAILED_MAX_MS 60000u
 #define POLL_CALL_MS 20000u
-#define NEW_S 120u /* a snapshot that is so young may not be described yet */
 #define DISCARD_MS 50000u
 #define QUIET_MS 8000u /* after a lost answer: nothing more has shown up for so long */
 
@@ -139,6 +139,7 @@ static int look_for(struct api *a, const struct prov_run *r, struct erun *er, ui
 	struct snap_error why = { 0 };
 	uint64_t most = clock_boot_ns() + LOOK_MAX_MS * NS_PER_MS;
 
+	end_ns -= LOOK_SPARE_MS * NS_PER_MS;
 	a->deadline_ns = end_ns < most ? end_ns : most;
 	while (!r->cancelled(r) && clock_boot_ns() + LOOK_PAUSE_MS * NS_PER_MS < a->deadline_ns) {
 		snap_error_clear(&why);
@@ -267,7 +268,9 @@ static int ebs_poll(void *self, struct prov_run *r, uint32_t max_ms, struct prov
 		if (!now)
 			return snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
 		ret = describe_own(&a, er, now, &why);
-		if (ret == 0) {
+		if (ret < 0 && r->cancelled(r)) {
+			ret = 0; /* the slice was ended: as if it had not been asked */
+		} else if (ret == 0) {
 			add_tags(&a, r, er);
 			ret = judge(er, now, err);
 			er->pause_ms = er->pause_ms * 3 / 2 < POLL_MAX_MS ? er->pause_ms * 3 / 2 : POLL_MAX_MS;
@@ -312,19 +315,22 @@ static int delete_late(struct api *a, struct erun *er, struct snap_error *err)
 	struct snaps *found = calloc(1, sizeof(*found));
 	uint64_t quiet = clock_boot_ns() + QUIET_MS * NS_PER_MS;
 	int r = found ? 0 : -ENOMEM;
+	bool all = false;
 
-	while (r == 0 && clock_boot_ns() < quiet) {
+	while (r == 0 && !all && clock_boot_ns() < quiet) {
 		r = api_find(a, "stillfs:attempt", er->attempt, found, err);
 		if (r == 0 && found->n) {
 			r = delete_all(a, found, err);
 			/* deleted ones may be described for a moment: all there can be is gone */
-			if (r == 0 && found->n >= er->vols.n)
-				break;
+			all = r == 0 && found->n >= er->vols.n;
 		}
-		(void)nanosleep(&pause, NULL);
+		if (!all)
+			(void)nanosleep(&pause, NULL);
 	}
 	free(found);
-	return r < 0 ? snap_error_set(err, r, "delete what the lost request made: %s", strerror(-r)) : 0;
+	if (r < 0)
+		return snap_error_set(err, r, "delete what the lost request made: %s", strerror(-r));
+	return all ? 0 : snap_error_set(err, -EAGAIN, "what the lost request made may still show up; it is looked for again");
 }
 
 static int ebs_discard(void *self, struct prov_run *r, struct snap_error *err)
@@ -486,6 +492,7 @@ const struct prov_ops prov_ebs = {
 	.preflight = ebs_preflight,
 	.trigger = ebs_trigger,
 	.poll = ebs_poll,
+	.resume = ebs_resume,
 	.discard = ebs_discard,
 	.finish = ebs_finish,
 	.remove = ebs_remove,

@@ -10,6 +10,7 @@
 
 #define SNAPS_MAX 256 /* of one set, strays included */
 #define DESCRIPTION_MAX 255
+#define NEW_S 120u /* a snapshot that is so young may not be described yet */
 
 struct ebs {
 	const struct door *door;
@@ -41,6 +42,7 @@ struct erun {
 	bool sure; /* and what it made is known: snaps */
 	struct snaps snaps;
 	uint64_t next_poll_ns, fixed_ns;
+	uint64_t asked_ns; /* resume: when EC2 first answered */
 	uint32_t pause_ms;
 	struct prov_progress progress;
 };
@@ -77,6 +79,9 @@ int check_all(struct api *a, struct prov_run *r, struct erun *er, uint32_t hold_
 int create_form(struct ebs *e, const struct prov_run *r, const struct erun *er, bool dry, struct vbuf *form,
 		struct snap_error *err);
 const char *create_action(const struct erun *er);
+
+/* ebs_resume.c: prov_ops.resume. */
+int ebs_resume(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
 
 /* ebs_tags.c: TagSpecification and Description. -EINVAL: a user's tag that EC2 would refuse. */
 int tags_form(const struct door *d, const struct prov_run *r, const struct erun *er, struct vbuf *form,

@@ -111,7 +111,7 @@ static int check_place(struct local *l, unsigned i, int *out, struct snap_error 
 	return 0;
 }
 
-static int open_base(const struct local *l, unsigned i)
+int local_open_base(const struct local *l, unsigned i)
 {
 	return open(l->dir[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
@@ -130,7 +130,7 @@ static void partial_name(char buf[64], const char *id)
 	(void)snprintf(buf, 64, ".partial-%.32s", id);
 }
 
-static int write_small(int dir, const char *name, const char *text)
+int local_write_small(int dir, const char *name, const char *text)
 {
 	cleanup_fd int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	size_t len = strlen(text);
@@ -142,7 +142,7 @@ static int write_small(int dir, const char *name, const char *text)
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
-static int read_id(int setdir, char id[33])
+int local_read_id(int setdir, char id[33])
 {
 	cleanup_fd int fd = openat(setdir, "id", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, id, 32);
@@ -200,11 +200,38 @@ static int estimate(struct lrun *lr, uint32_t hold_ms, struct snap_error *err)
 	return 0;
 }
 
+void local_sub(const struct lrun *lr, unsigned i, char *buf, size_t cap)
+{
+	const char *at = lr->r->door->pairs[i].mountpoint, *slash = strrchr(at, '/');
+
+	if (lr->n == 1)
+		(void)snprintf(buf, cap, "data");
+	else
+		(void)snprintf(buf, cap, "data/%u-%s", i, slash ? slash + 1 : at);
+}
+
+struct lrun *local_run_new(struct local *l, struct prov_run *r)
+{
+	struct lrun *lr = calloc(1, sizeof(*lr));
+
+	if (!lr)
+		return NULL;
+	r->ref = lr;
+	lr->l = l;
+	lr->r = r;
+	lr->n = r->door->n_pairs;
+	lr->fd = -1;
+	for (unsigned i = 0; i < lr->n; i++) {
+		lr->p[i].src = r->door->pairs[i].backing_fd;
+		lr->p[i].dst = -1;
+	}
+	return lr;
+}
+
 /* base/.partial-ID and below it the place of pair i's clone. */
 static int make_place(struct lrun *lr, unsigned i, struct snap_error *err)
 {
 	const struct door_pair *dp = &lr->r->door->pairs[i];
-	const char *slash = strrchr(dp->mountpoint, '/');
 	struct lpair *p = &lr->p[i];
 	char part[64];
 	int base = -1, set = -1, r;
@@ -222,16 +249,13 @@ static int make_place(struct lrun *lr, unsigned i, struct snap_error *err)
 	else
 		r = 0;
 	partial_name(part, lr->r->set_id);
-	if (lr->n == 1)
-		(void)snprintf(p->sub, sizeof(p->sub), "data");
-	else
-		(void)snprintf(p->sub, sizeof(p->sub), "data/%u-%s", i, slash ? slash + 1 : dp->mountpoint);
+	local_sub(lr, i, p->sub, sizeof(p->sub));
 	if (r == 0 && mkdirat(base, part, 0700) < 0 && errno != EEXIST)
 		r = -errno;
 	if (r == 0 && (set = openat(base, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
 		r = -errno;
 	if (r == 0)
-		r = write_small(set, "id", lr->r->set_id);
+		r = local_write_small(set, "id", lr->r->set_id);
 	if (r == 0 && mkdirat(set, "data", 0700) < 0 && errno != EEXIST)
 		r = -errno;
 	if (r == 0 && lr->n > 1 && mkdirat(set, p->sub, 0700) < 0)
@@ -255,27 +279,19 @@ static int local_preflight(void *self, struct prov_run *r, uint32_t hold_ms, uin
 			   struct snap_error *err)
 {
 	struct local *l = self;
-	struct lrun *lr = calloc(1, sizeof(*lr));
+	struct lrun *lr = local_run_new(l, r);
 	int ret = 0;
 
 	if (!lr)
 		return snap_error_set(err, -ENOMEM, "provider local: out of memory");
-	r->ref = lr;
-	lr->l = l;
-	lr->r = r;
-	lr->n = r->door->n_pairs;
-	lr->fd = -1;
-	for (unsigned i = 0; i < lr->n; i++)
-		lr->p[i].dst = -1;
 	for (unsigned i = 0; ret == 0 && i < lr->n; i++) {
-		lr->p[i].src = r->door->pairs[i].backing_fd;
 		ret = make_place(lr, i, err);
 		if (ret == 0)
 			ret = tree_read(lr->p[i].src, r->door->pairs[i].backing, &lr->p[i].tree,
 					stop_asked, r, err);
 	}
 	for (unsigned i = 0; ret == 0 && i < lr->n; i++) {
-		cleanup_fd int base = open_base(l, i);
+		cleanup_fd int base = local_open_base(l, i);
 
 		if (faccessat(base, r->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 			ret = snap_error_set(err, -EEXIST, "%s/%s exists already and belongs to no set; move it away",
@@ -303,7 +319,7 @@ static void idle_io(bool on)
 static int link_other(struct lrun *lr, unsigned i)
 {
 	cleanup_free char *target = NULL, *name = NULL;
-	cleanup_fd int first = open_base(lr->l, 0);
+	cleanup_fd int first = local_open_base(lr->l, 0);
 
 	if (asprintf(&target, "%s/%s/%s", lr->l->dir[i], lr->r->name, lr->p[i].sub) < 0 ||
 	    asprintf(&name, "%s/%s", lr->r->name, lr->p[i].sub) < 0)
@@ -319,7 +335,7 @@ static int stage_rename(struct lrun *lr, struct snap_error *err)
 
 	partial_name(part, lr->r->set_id);
 	for (unsigned i = 0; r == 0 && i < lr->n; i++) {
-		cleanup_fd int base = own_base(lr->l, i) ? open_base(lr->l, i) : -1;
+		cleanup_fd int base = own_base(lr->l, i) ? local_open_base(lr->l, i) : -1;
 
 		if (!own_base(lr->l, i))
 			continue;
@@ -342,24 +358,29 @@ static int stage_sync(struct lrun *lr, struct snap_error *err)
 
 static int stage_mark(struct lrun *lr, struct snap_error *err)
 {
-	cleanup_fd int base = open_base(lr->l, 0);
+	cleanup_fd int base = local_open_base(lr->l, 0);
 	cleanup_fd int set = base < 0 ? -1 : openat(base, lr->r->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = set < 0 ? -errno : write_small(set, "manifest.sha256", vbuf_text(&lr->manifest));
+	int r = set < 0 ? -errno : local_write_small(set, "manifest.sha256", vbuf_text(&lr->manifest));
 
 	if (r == 0)
-		r = write_small(set, "complete", lr->r->set_id);
+		r = local_write_small(set, "complete", lr->r->set_id);
 	if (r == 0 && (fsync(set) < 0 || fsync(base) < 0))
 		r = -errno;
+	if (r == 0)
+		resume_unmark(set);
 	return r < 0 ? snap_error_set(err, r, "write the manifest of %s: %s", lr->r->name, strerror(-r)) : 0;
 }
 
-static int run_stage(struct lrun *lr, uint32_t max_ms, struct snap_error *err)
+int local_stage(struct lrun *lr, uint32_t max_ms, struct snap_error *err)
 {
 	switch (lr->stage) {
 	case ST_RENAME:
 		return stage_rename(lr, err);
 	case ST_TIDY:
 		return clone_tidy(lr, err);
+	case ST_CLONED:
+	case ST_SYNCED:
+		return resume_mark(lr, lr->stage, err);
 	case ST_SYNC:
 		return stage_sync(lr, err);
 	case ST_DIGEST:
@@ -375,12 +396,12 @@ static int run_stage(struct lrun *lr, uint32_t max_ms, struct snap_error *err)
 static int local_poll(void *self, struct prov_run *r, uint32_t max_ms, struct prov_progress *out,
 		      struct snap_error *err)
 {
-	static const char *const names[] = { "naming", "attributes", "sync", "digest", "manifest", "" };
+	static const char *const names[] = { "naming", "attributes", "sync", "sync", "digest", "digest", "manifest", "" };
 	struct lrun *lr = r->ref;
 	int ret;
 
 	idle_io(lr->stage == ST_DIGEST);
-	ret = run_stage(lr, max_ms, err);
+	ret = local_stage(lr, max_ms, err);
 	idle_io(false);
 	if (ret < 0)
 		return ret;
@@ -402,7 +423,7 @@ static int local_poll(void *self, struct prov_run *r, uint32_t max_ms, struct pr
 	return 0;
 }
 
-static void local_finish(void *self, struct prov_run *r)
+void local_finish(void *self, struct prov_run *r)
 {
 	struct lrun *lr = r->ref;
 
@@ -423,13 +444,14 @@ static void local_finish(void *self, struct prov_run *r)
 
 /* ---- removal ---- */
 
-/* In base i: NAME (may be NULL) if it is this set's, and whatever a crash left of it. -ESTALE: NAME is
- * another set. */
+/* In base i: NAME if it is this set's, and whatever a crash left of it. -ESTALE: NAME is another set, and was left
+ * alone. */
 static int remove_in(struct local *l, unsigned i, const char *name, const char *id, struct snap_error *err)
 {
-	cleanup_fd int base = open_base(l, i);
+	cleanup_fd int base = local_open_base(l, i);
 	cleanup_fd int set = -1;
 	char part[64], trash[64], found[33];
+	bool stale = false;
 	int r = 0;
 
 	if (base < 0)
@@ -437,14 +459,12 @@ static int remove_in(struct local *l, unsigned i, const char *name, const char *
 							     strerror(errno));
 	partial_name(part, id);
 	(void)snprintf(trash, sizeof(trash), ".trash-%.32s", id);
-	if (name)
-		set = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	set = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (set >= 0) {
-		if (read_id(set, found) < 0 || strcmp(found, id) != 0)
-			return snap_error_set(err, -ESTALE, "remove %s/%s: it is not the set %s (its file id differs); "
-							    "nothing was removed", l->dir[i], name, id);
+		if (local_read_id(set, found) < 0 || strcmp(found, id) != 0)
+			stale = true;
 		/* one rename makes it no set any more, whatever happens then */
-		if (renameat(base, name, base, trash) < 0)
+		else if (renameat(base, name, base, trash) < 0)
 			return snap_error_set(err, -errno, "rename %s/%s: %s", l->dir[i], name, strerror(errno));
 	}
 	r = tree_remove(base, trash, err);
@@ -452,17 +472,21 @@ static int remove_in(struct local *l, unsigned i, const char *name, const char *
 		r = tree_remove(base, part, err);
 	if (r == 0 && fsync(base) < 0)
 		r = snap_error_set(err, -errno, "sync %s: %s", l->dir[i], strerror(errno));
+	if (r == 0 && stale)
+		r = snap_error_set(err, -ESTALE, "remove %s/%s: it is not the set %s (its file id differs); it was left alone",
+				   l->dir[i], name, id);
 	return r;
 }
 
 static int local_remove(void *self, const char *name, const char *id, uint32_t max_ms, struct snap_error *err)
 {
 	struct local *l = self;
-	int r = 0;
+	int r = 0, one;
 
-	for (unsigned i = l->n_dirs; r == 0 && i-- > 0;) /* the first holds the links: last */
-		if (own_base(l, i))
-			r = remove_in(l, i, name, id, err);
+	for (unsigned i = l->n_dirs; i-- > 0 && (r == 0 || r == -ESTALE);) { /* the first holds the links: last */
+		one = own_base(l, i) ? remove_in(l, i, name, id, err) : 0;
+		r = one < 0 ? one : r;
+	}
 	return r;
 }
 
@@ -472,9 +496,9 @@ static int local_discard(void *self, struct prov_run *r, struct snap_error *err)
 
 	local_finish(self, r);
 	ret = local_remove(self, r->name, r->set_id, 60000, err);
-	if (ret == -ESTALE) { /* a name in the way was the failure: only what is ours goes */
+	if (ret == -ESTALE) { /* a name in the way was the failure: only what is ours has gone */
 		snap_error_clear(err);
-		ret = local_remove(self, NULL, r->set_id, 60000, err);
+		ret = 0;
 	}
 	return ret;
 }
@@ -483,7 +507,7 @@ static int local_list(void *self, int (*fn)(void *arg, const char *name, const c
 		      void *arg, uint32_t max_ms, struct snap_error *err)
 {
 	struct local *l = self;
-	int base = open_base(l, 0);
+	int base = local_open_base(l, 0);
 	struct dirent *e;
 	char id[33];
 	DIR *d;
@@ -499,7 +523,7 @@ static int local_list(void *self, int (*fn)(void *arg, const char *name, const c
 	while ((e = readdir(d))) {
 		cleanup_fd int set = openat(base, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-		if (set < 0 || read_id(set, id) < 0)
+		if (set < 0 || local_read_id(set, id) < 0)
 			continue;
 		if (fn(arg, e->d_name, id, e->d_name[0] != '.' && faccessat(set, "complete", F_OK, 0) == 0))
 			break;
@@ -525,9 +549,11 @@ const struct prov_ops prov_local = {
 	.preflight = local_preflight,
 	.trigger = local_trigger,
 	.poll = local_poll,
+	.resume = local_resume,
 	.discard = local_discard,
 	.finish = local_finish,
 	.remove = local_remove,
 	.list = local_list,
+	.leave = local_leave,
 	.data_path = local_data_path,
 };

@@ -1,4 +1,5 @@
-/* snapshot/local/local_int.h - shared by local.c (contract), clone.c (the hold), digest.c (afterwards). */
+/* snapshot/local/local_int.h - shared by local.c (contract), clone.c (the hold), digest.c (afterwards), resume.c (in the
+ * next process). */
 #ifndef STILLFS_SNAPSHOT_LOCAL_INT_H
 #define STILLFS_SNAPSHOT_LOCAL_INT_H
 
@@ -24,7 +25,7 @@ struct lpair {
 	bool copy; /* no reflink here */
 };
 
-enum lstage { ST_RENAME, ST_TIDY, ST_SYNC, ST_DIGEST, ST_MARK, ST_DONE };
+enum lstage { ST_RENAME, ST_TIDY, ST_CLONED, ST_SYNC, ST_SYNCED, ST_DIGEST, ST_MARK, ST_DONE };
 
 struct lrun {
 	struct local *l;
@@ -52,5 +53,20 @@ int clone_tidy(struct lrun *lr, struct snap_error *err);
 int clone_probe(int dirfd);
 /* digest.c: SHA-256 of every file, for up to max_ms. 1: more to do; 0: all done, manifest filled. */
 int digest_some(struct lrun *lr, uint32_t max_ms, struct snap_error *err);
+
+/* local.c */
+int local_open_base(const struct local *l, unsigned i); /* a descriptor, or -1: errno */
+int local_read_id(int setdir, char id[33]);
+int local_write_small(int dir, const char *name, const char *text);
+void local_sub(const struct lrun *lr, unsigned i, char *buf, size_t cap); /* lpair.sub */
+struct lrun *local_run_new(struct local *l, struct prov_run *r); /* r->ref; NULL: out of memory */
+void local_finish(void *self, struct prov_run *r);
+int local_stage(struct lrun *lr, uint32_t max_ms, struct snap_error *err); /* 0: done with it; 1: more of it */
+
+/* resume.c: prov_ops.resume and leave, and the marks that they go by. */
+int local_resume(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
+int local_leave(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
+int resume_mark(struct lrun *lr, enum lstage reached, struct snap_error *err); /* ST_CLONED, ST_SYNCED */
+void resume_unmark(int setdir);
 
 #endif

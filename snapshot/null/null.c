@@ -4,6 +4,7 @@
  *     CALL delay_ms N     wait so long first, whatever the deadline
  *     CALL fail ERRNO     then answer -ERRNO (a number)
  *     CALL hang           wait until the line is gone, deaf to deadline and cancel
+ *     poll pending        never complete
  *     CALL write          write into the first backing (hangs when it is frozen)
  * STILLFS_NULL_LOG names a file to which each call appends "TIME_NS CALL NAME", so that tests can see order. */
 #include "snapshot/null/null.h"
@@ -101,8 +102,19 @@ static int null_poll(void *self, struct prov_run *r, uint32_t max_ms, struct pro
 {
 	struct null *p = self;
 
-	*out = (struct prov_progress){ .percent = 100, .complete = true, .volumes = p->d->n_pairs };
-	return act(self, "poll", r->name, err);
+	struct timespec pause = { .tv_nsec = 20000000 };
+	int ret = act(self, "poll", r->name, err);
+	bool pending = ctl("poll", "pending") >= 0;
+
+	*out = (struct prov_progress){ .percent = pending ? 50 : 100, .complete = !pending, .volumes = p->d->n_pairs };
+	if (pending)
+		(void)nanosleep(&pause, NULL);
+	return ret;
+}
+
+static int null_resume(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err)
+{
+	return act(self, "resume", r->name, err);
 }
 
 static int null_discard(void *self, struct prov_run *r, struct snap_error *err)
@@ -133,6 +145,7 @@ const struct prov_ops prov_null = {
 	.preflight = null_preflight,
 	.trigger = null_trigger,
 	.poll = null_poll,
+	.resume = null_resume,
 	.discard = null_discard,
 	.finish = null_finish,
 	.remove = null_remove,

@@ -84,12 +84,15 @@ class Moto:
 
 
 class Proxy:
-    """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "denied", "half", "500"."""
+    """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "denied", "half",
+    "500".
+    pending: snapshots are not completed yet; away: every connection is cut."""
 
     def __init__(self, moto, images):
         self.moto, self.images = moto, images  # volume id -> (image, directory of copies)
         self.calls, self.copies, self.made = [], {}, []
         self.faults = collections.defaultdict(list)
+        self.pending = self.away = False
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -109,6 +112,15 @@ class Proxy:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+
+    def left(self):
+        """How many snapshots moto still has: those made and not deleted."""
+        return len(self.made) - self.calls.count("DeleteSnapshot")
+
+    @staticmethod
+    def cut(handler):
+        handler.close_connection = True
+        handler.connection.shutdown(socket.SHUT_RDWR)
 
     def forward(self, handler, body):
         c = http.client.HTTPConnection("127.0.0.1", self.moto.port, timeout=30)
@@ -134,6 +146,9 @@ class Proxy:
 
     def serve(self, handler):
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        if self.away:
+            self.cut(handler)
+            return
         form = dict(urllib.parse.parse_qsl(body.decode()))
         action = form["Action"]
         dry = form.get("DryRun") == "true"
@@ -155,9 +170,11 @@ class Proxy:
             time.sleep(float(fault.split()[1]))
         if fault == "half":
             answer = answer[:len(answer) // 2]
+        if self.pending and action == "DescribeSnapshots":
+            answer = re.sub(rb"<status>completed</status>", b"<status>pending</status>", answer)
+            answer = re.sub(rb"<progress>100%</progress>", b"<progress>41%</progress>", answer)
         if fault == "lost":
-            handler.close_connection = True
-            handler.connection.shutdown(socket.SHUT_RDWR)
+            self.cut(handler)
             return
         try:
             handler.send_response(status)

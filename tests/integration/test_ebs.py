@@ -2,63 +2,19 @@
 of the request: what is in the snapshot, what is left after failures, how long the gate was closed."""
 
 import errno
-import os
-import signal
 import subprocess
 import time
 
 import pytest
 
-from ec2 import Moto, Proxy, moto_root
 from stillfs import run, wait_for
 
 CREATE = "CreateSnapshot"
-LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "60"))
-
-
-@pytest.fixture(scope="module")
-def root():
-    signal.alarm(0)  # its making, once on a machine, is bounded by itself
-    path, reason = moto_root()
-    signal.alarm(LIMIT_S)
-    if not path:
-        pytest.skip(f"no root with moto: {reason}")
-    return path
-
-
-@pytest.fixture
-def cloud(root, scratch):
-    """moto with an instance that has one data volume, whose image is the scratch file system's."""
-    moto = Moto(root)
-    try:
-        instance = moto.ec2("RunInstances", ImageId="ami-12c6146b", MinCount=1, MaxCount=1).find(".//instanceId").text
-        volume = moto.ec2("CreateVolume", AvailabilityZone="us-east-1a", Size=1).find("volumeId").text
-        moto.ec2("AttachVolume", VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
-        key, secret = moto.user()
-        copies = scratch.dir / "copies"
-        copies.mkdir()
-        proxy = Proxy(moto, {volume: (scratch.image, copies)})
-        proxy.options = {"provider": "ebs", "ebs__volumes": volume, "ebs__region": "us-east-1", "ebs__instance": instance,
-                         "ebs__endpoint": proxy.url}
-        proxy.env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_EC2_METADATA_DISABLED": "true",
-                     "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
-        proxy.volume = volume
-        moto.check_signatures()
-        yield proxy
-        proxy.close()
-    finally:
-        moto.close()
 
 
 @pytest.fixture
 def orders(cloud, make_mount):
     return make_mount(env=cloud.env, **cloud.options)
-
-
-def left(cloud):
-    """Snapshots of ours that moto still has: those made and not deleted."""
-    deleted = cloud.calls.count("DeleteSnapshot")
-    return len(cloud.made) - deleted
 
 
 def restored(cloud, snapshot, scratch):
@@ -109,7 +65,7 @@ def test_a_lost_answer_is_found_by_its_tag_while_the_gate_is_closed(cloud, order
     assert orders.write("snapshot", "one\n") == 0, orders.last_error()
     assert cloud.calls.count(CREATE) == 1
     orders.wait_state("one", "complete")
-    assert left(cloud) == 1
+    assert cloud.left() == 1
 
 
 def test_an_answer_after_the_deadline_fails_the_set_and_its_snapshot_is_deleted(cloud, make_mount):
@@ -119,7 +75,7 @@ def test_an_answer_after_the_deadline_fails_the_set_and_its_snapshot_is_deleted(
     assert m.write("snapshot", "one\n") in (errno.EIO, errno.ETIMEDOUT)
     assert time.monotonic() - started < 30
     assert m.state("one") == "failed"
-    wait_for("the snapshot is deleted", lambda: left(cloud) == 0, 20)
+    wait_for("the snapshot is deleted", lambda: cloud.left() == 0, 20)
     assert len(cloud.made) == 1 and cloud.calls.count(CREATE) == 1
 
 
@@ -140,7 +96,7 @@ def test_rmdir_deletes_the_snapshots_of_its_set(cloud, orders):
     (orders.control / "snapshots" / "one").rmdir()
     wait_for("deletion", lambda: cloud.calls.count("DeleteSnapshot") == 1)
     time.sleep(0.2)
-    assert left(cloud) == 1
+    assert cloud.left() == 1
 
 
 def test_wrong_keys_are_refused_before_anything_is_held_and_shown_nowhere(cloud, make_mount):

@@ -177,6 +177,26 @@ void take(struct rig *r, const char *name, const char *words)
 	until_idle(r);
 }
 
+/* As if the process had died while the set's record said so. */
+void die_and_restart(struct rig *r, const char *set, const char *as)
+{
+	char *id = show(r, set, "id"), *text, *at, file[80], path[160];
+	static char now[1 << 16];
+
+	id[32] = '\0';
+	rig_stop(r);
+	(void)snprintf(file, sizeof(file), "%s.json", id);
+	(void)snprintf(path, sizeof(path), "%s/sets", r->f.state);
+	text = file_get(path, file);
+	at = strstr(text, "\"state\":\"");
+	assert_non_null(at);
+	(void)snprintf(now, sizeof(now), "%.*s\"state\":\"%s%s", (int)(at - text), text, as, strchr(at + 9, '"'));
+	file_put(path, file, now);
+	free(text);
+	free(id);
+	rig_start(r);
+}
+
 void assert_nothing_held(struct rig *r)
 {
 	assert_false(fake_gate_closed());

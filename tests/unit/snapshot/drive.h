@@ -36,6 +36,8 @@ int ask_wait(struct rig *r, const char *set, struct asker *a);
 int answer_of(struct asker *a); /* waits for it */
 void take(struct rig *r, const char *name, const char *words); /* a whole snapshot up to `complete` */
 void until_state(struct rig *r, const char *set, const char *state);
+/* As if the process had died while the set's record said so, and another one began. */
+void die_and_restart(struct rig *r, const char *set, const char *as);
 void until_idle(struct rig *r); /* no call hangs, nothing completes */
 /* A file of the set, or of the root (set NULL); malloc'ed. */
 char *show(struct rig *r, const char *set, const char *file);

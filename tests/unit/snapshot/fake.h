@@ -27,6 +27,8 @@ enum fake_call {
 	ON_THAW,
 	ON_OPEN,
 	ON_POLL,
+	ON_RESUME,
+	ON_LEAVE,
 	ON_DISCARD,
 	ON_FINISH,
 	ON_REMOVE,
@@ -112,6 +114,7 @@ struct fake_world {
 	char data_name[64][DOOR_NAME_MAX + 1];
 	char completed[64][33]; /* ids whose poll said complete */
 	unsigned n_data, n_completed, polls, polls_needed;
+	bool hurried; /* a poll was asked to end its slice */
 	char position[4096];
 };
 extern struct fake_world fake; /* guarded by fake_lock_world */

@@ -101,7 +101,10 @@ static int prov_poll(void *p, struct prov_run *r, uint32_t max_ms, struct prov_p
 {
 	int ret = fake_enter(ON_POLL, r->name, max_ms, 0);
 
+	if (fake.polls_needed > 1000) /* the tape is finite */
+		(void)usleep(2000);
 	fake_lock_world();
+	fake.hurried |= r->cancelled(r);
 	fake.polls++;
 	*out = (struct prov_progress){ .volumes = 1, .size_b = 4096, .percent = 50, .detail = "half" };
 	if (ret == 0 && fake.polls >= fake.polls_needed && fake.n_completed < 64) {
@@ -113,6 +116,26 @@ static int prov_poll(void *p, struct prov_run *r, uint32_t max_ms, struct prov_p
 	fake_unlock_world();
 	fake_leave(ON_POLL);
 	return answer(ret, "poll", err);
+}
+
+static int prov_resume(void *p, struct prov_run *r, uint32_t max_ms, struct snap_error *err)
+{
+	int ret = fake_enter(ON_RESUME, r->name, max_ms, 0);
+
+	if (!r->ref)
+		r->ref = malloc(1);
+	fake_leave(ON_RESUME);
+	return answer(ret, "resume", err);
+}
+
+static int prov_leave(void *p, struct prov_run *r, uint32_t max_ms, struct snap_error *err)
+{
+	int ret = fake_enter(ON_LEAVE, r->name, max_ms, 0);
+
+	free(r->ref);
+	r->ref = NULL;
+	fake_leave(ON_LEAVE);
+	return answer(ret, "leave", err);
 }
 
 static int prov_discard(void *p, struct prov_run *r, struct snap_error *err)
@@ -161,16 +184,19 @@ static int prov_data_path(void *p, const char *name, char *buf, size_t cap)
 	static const struct prov_ops ops_name = {                                                  \
 		.name = word, .features = what, .open = prov_open, .close = free,                  \
 		.preflight = prov_preflight, .trigger = prov_trigger, .poll = prov_poll,           \
-		.discard = prov_discard, .finish = prov_finish, .remove = prov_remove,             \
-		.list = prov_list, .data_path = prov_data_path,                                    \
+		.resume = prov_resume, .discard = prov_discard, .finish = prov_finish,             \
+		.remove = prov_remove, .list = prov_list, .leave = prov_leave,                     \
+		.data_path = prov_data_path,                                                       \
 	}
 
 PROV(prov_fake, "fake", PROV_SYNC_FIRST);
 PROV(prov_live, "live", PROV_LIVE_FS);
+PROV(prov_remote, "remote", PROV_SYNC_FIRST | PROV_REMOTE);
 
 const struct prov_ops *provider_find(const char *name)
 {
-	return strcmp(name, "fake") == 0 ? &prov_fake : strcmp(name, "live") == 0 ? &prov_live : NULL;
+	return strcmp(name, "fake") == 0 ? &prov_fake : strcmp(name, "live") == 0 ? &prov_live :
+	       strcmp(name, "remote") == 0 ? &prov_remote : NULL;
 }
 
 /* ---- the database: a cut connection ends its lock ---- */

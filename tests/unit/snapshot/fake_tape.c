@@ -36,7 +36,7 @@ struct fault {
 
 static const char *const call_names[ON_CALLS] = {
 	"probe", "save", "db_preflight", "preflight", "presync", "lock", "position", "close",
-	"unlock", "sync", "freeze", "trigger", "thaw", "open", "poll", "discard",
+	"unlock", "sync", "freeze", "trigger", "thaw", "open", "poll", "resume", "leave", "discard",
 	"finish", "remove", "sever", "event", "report",
 };
 
@@ -139,7 +139,7 @@ static void record(enum fake_call c, bool end, const char *text, uint32_t a, uin
 
 static bool is_prov(enum fake_call c)
 {
-	return c == ON_PREFLIGHT || c == ON_TRIGGER || c == ON_POLL || c == ON_DISCARD || c == ON_REMOVE;
+	return c == ON_PREFLIGHT || c == ON_TRIGGER || c == ON_POLL || c == ON_RESUME || c == ON_LEAVE || c == ON_DISCARD || c == ON_REMOVE;
 }
 
 static bool is_db(enum fake_call c)
