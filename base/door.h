@@ -136,5 +136,7 @@ extern const struct engine_file engine_root_files[];
 extern const struct engine_file engine_set_files[];
 /* The engine's lines of `status` (state, db, provider, last_snapshot, sets ...), "key value\n". */
 void engine_status(struct engine *e, struct vbuf *out);
+/* The engine's part of `metrics`. */
+void engine_metrics(struct engine *e, struct vbuf *out);
 
 #endif

@@ -111,6 +111,7 @@ static const struct cfile root_files[] = {
 	{ "abort", FILE_PLAIN, 0200, NULL, NULL, NULL },
 	{ "list", FILE_PLAIN, 0444, NULL, NULL, NULL },
 	{ "list.json", FILE_PLAIN, 0444, NULL, NULL, NULL },
+	{ "metrics", FILE_PLAIN, 0444, ctl_render_metrics, NULL, NULL },
 	{ "events", FILE_EVENTS, 0444, NULL, NULL, NULL },
 	{ "last_error", FILE_PLAIN, 0444, render_last_error, NULL, NULL },
 };

@@ -110,6 +110,7 @@ void ctl_open_ops(struct fuse_lowlevel_ops *ops);
 bool ctl_tree_find(struct ctl *c, fuse_ino_t ino, struct ctl_where *w); /* what node `ino` is; false: gone */
 
 /* ctl_files.c */
+int ctl_render_metrics(struct ctl *c, struct vbuf *out); /* metrics.c */
 int ctl_files_init(struct ctl *c, struct snap_error *err); /* builds root and set tables */
 const struct cfile *ctl_find(const struct cfile *t, unsigned n, const char *name, unsigned *index);
 

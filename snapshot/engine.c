@@ -61,6 +61,8 @@ int engine_save(struct engine *e, struct set *s, struct snap_error *err)
 /* What `snapshot` and `status` say of the last one. */
 static void set_last(struct engine *e, const struct set *s)
 {
+	if (s->state == SET_COMPLETE || s->state == SET_FAILED)
+		metrics_set(&e->metrics, s);
 	files_render_last(e, s);
 	(void)snprintf(e->last_name, sizeof(e->last_name), "%s", s->name);
 	e->last_state = s->state;

@@ -6,6 +6,7 @@
 #include "snapshot/catalog.h"
 #include "snapshot/coordinator.h"
 #include "snapshot/exec.h"
+#include "snapshot/metrics.h"
 #include "snapshot/provider.h"
 #include "snapshot/snap_parse.h"
 
@@ -50,6 +51,7 @@ struct engine {
 	/* under lock: */
 	struct catalog *cat;
 	struct prune *prune; /* retention: prune.h */
+	struct metrics metrics;
 	struct waiter *waiters;
 	uint64_t next_waiter;
 	struct request *queued; /* accepted, not begun; one at the most */
