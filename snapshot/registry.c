@@ -2,6 +2,9 @@
 #include "snapshot/coordinator.h"
 #include "snapshot/ebs/ebs.h"
 #include "snapshot/local/local.h"
+#ifdef STILLFS_MONGODB
+#include "snapshot/coord_mongodb.h"
+#endif
 #include "snapshot/coord_mysql.h"
 #include "snapshot/hooks.h"
 #include "snapshot/provider.h"
@@ -78,7 +81,11 @@ static const struct coord_ops coord_none = {
 
 const struct coord_ops *coordinator_find(const char *name)
 {
-	static const struct coord_ops *const all[] = { &coord_none, &coord_mysql, &coord_hook };
+	static const struct coord_ops *const all[] = { &coord_none, &coord_mysql, &coord_hook,
+#ifdef STILLFS_MONGODB
+							 &coord_mongodb,
+#endif
+	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		if (strcmp(all[i]->name, name) == 0)

@@ -12,6 +12,7 @@ import pymysql
 
 import roots
 from mariadb import MariaDB
+from mongod import Mongod
 from mysql import MySQL, mysql_root
 from stillfs import BUILD, wait_for
 
@@ -93,6 +94,8 @@ class Drive:
 class SQL:
     """MariaDB or MySQL for the suite."""
 
+    keeps_locks = False
+
     def __init__(self, scratch, server, drive, method):
         self.data = scratch / "data"
         self.data.mkdir()
@@ -144,6 +147,45 @@ class SQL:
         self.db.close()
 
 
+class Mongo:
+    """The scripted MongoDB for the suite: its lock outlives connections and us, so recover ends it."""
+
+    keeps_locks = True
+
+    def __init__(self, scratch):
+        (scratch / "data").mkdir()
+        self.data, self.state, self.method = scratch / "data", scratch / "state", "fsync"
+        self.state.mkdir()
+        self.argv = [UNIT / "drive_mongodb"]
+        self.db = Mongod(scratch, self.data).start()
+
+    def drive(self, **options):
+        return Drive(self.argv, state_dir=self.state, db__mongodb_uri_file=self.db.uri_file,
+                     **{"mount_dev": os.stat(self.data).st_dev, "db__mongodb_lock": "yes", "gate_timeout": 2,
+                                     **options})
+
+    def held(self):
+        return self.db.locks() > 0
+
+    def stop(self):
+        self.db.signal(signal.SIGSTOP)
+
+    def cont(self):
+        self.db.signal(signal.SIGCONT)
+
+    def kill(self):
+        self.db.kill()
+
+    def start(self):
+        self.db.start()
+
+    def released(self):
+        wait_for("the release of every lock", lambda: not self.held(), 5)
+
+    def close(self):
+        self.db.kill()
+
+
 def libmysqlclient_drive(scratch):
     """The driver built against MySQL's own client library of sid, run by that release's loader."""
     root, reason = roots.make("mysqlclient-sid", "sid", ["libmysqlclient-dev"], "usr/include/mysql/mysql.h", variant="extract")
@@ -164,6 +206,8 @@ def libmysqlclient_drive(scratch):
 
 
 def make(kind, scratch):
+    if kind == "mongodb":
+        return Mongo(scratch)
     if kind == "mariadb":
         return SQL(scratch, MariaDB, [UNIT / "drive_mysql"], "backup")
     mysql_root()

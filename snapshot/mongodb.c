@@ -1,0 +1,464 @@
+/* snapshot/mongodb.c - the coordinator of MongoDB: its connections, preflight, position.
+ * Owns:      three direct connections to one mongod, kept between snapshots.
+ * Called by: the engine on its database thread; sever from any.
+ * Blocks:    by the client's own timeouts: sever only marks, and a call in progress ends by them.
+ * Errors:    -errno with the sentence; never the URI, which has the password. */
+#include "snapshot/mongodb_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CONNECT_MS 1500
+#define ANSWER_MS 1500 /* above the longest wait that a command asks of the server */
+#define SERVER_UNAUTHORIZED 13
+#define SERVER_NO_REPLICATION 76
+#define SERVER_NOT_INITIALIZED 94
+
+/* ---- commands ---- */
+
+int mg_command(struct mg *m, enum mg_conn k, const bson_t *cmd, bson_t *reply, const char *what, int *code,
+	       struct snap_error *err)
+{
+	bson_error_t e = { 0 };
+
+	if (code)
+		*code = 0;
+	if (!m->c[k]) {
+		bson_init(reply);
+		return snap_error_set(err, -ENOTCONN, "%s: not connected to MongoDB", what);
+	}
+	if (mongoc_client_command_simple(m->c[k], "admin", cmd, NULL, reply, &e))
+		return 0;
+	if (e.domain == MONGOC_ERROR_SERVER || e.domain == MONGOC_ERROR_QUERY) {
+		if (code)
+			*code = (int)e.code;
+		if (e.code == SERVER_UNAUTHORIZED)
+			return snap_error_set(err, -EACCES, "%s: %s; give the account the roles clusterMonitor and hostManager "
+							    "on admin", what, e.message);
+		return snap_error_set(err, -EIO, "%s: %s (error %u)", what, e.message, e.code);
+	}
+	if (e.domain == MONGOC_ERROR_CLIENT && e.code == MONGOC_ERROR_CLIENT_AUTHENTICATE)
+		return snap_error_set(err, -EACCES, "%s: %s; look at db.mongodb_uri_file", what, e.message);
+	return snap_error_set(err, e.domain == MONGOC_ERROR_SERVER_SELECTION ? -ECONNREFUSED : -ECONNRESET, "%s: %s", what,
+			      e.message);
+}
+
+int mg_simple(struct mg *m, enum mg_conn k, const char *name, bson_t *reply, const char *what, int *code,
+	      struct snap_error *err)
+{
+	bson_t cmd = BSON_INITIALIZER;
+	int r;
+
+	(void)bson_append_int32(&cmd, name, -1, 1);
+	r = mg_command(m, k, &cmd, reply, what, code, err);
+	bson_destroy(&cmd);
+	return r;
+}
+
+static bool find(const bson_t *b, const char *path, bson_iter_t *out)
+{
+	bson_iter_t i;
+
+	return bson_iter_init(&i, b) && bson_iter_find_descendant(&i, path, out);
+}
+
+int64_t mg_number(const bson_t *b, const char *path, int64_t def)
+{
+	bson_iter_t i;
+
+	return find(b, path, &i) && (BSON_ITER_HOLDS_INT32(&i) || BSON_ITER_HOLDS_INT64(&i) || BSON_ITER_HOLDS_DOUBLE(&i)) ?
+		       bson_iter_as_int64(&i) : def;
+}
+
+static bool is_true(const bson_t *b, const char *path)
+{
+	bson_iter_t i;
+
+	return find(b, path, &i) && bson_iter_as_bool(&i);
+}
+
+static const char *text_of(const bson_t *b, const char *path)
+{
+	bson_iter_t i;
+
+	return find(b, path, &i) && BSON_ITER_HOLDS_UTF8(&i) ? bson_iter_utf8(&i, NULL) : "";
+}
+
+/* ---- connections ---- */
+
+static int read_uri(struct mg *m, char *buf, size_t cap, struct snap_error *err)
+{
+	const char *path = conf_str(m->d->conf, "db.mongodb_uri_file");
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	ssize_t n;
+
+	if (fd < 0)
+		return snap_error_set(err, -errno, "db.mongodb_uri_file %s: %s", path, strerror(errno));
+	n = fstat(fd, &st) < 0 ? -1 : read(fd, buf, cap - 1);
+	(void)close(fd);
+	if (n < 0)
+		return snap_error_set(err, -EIO, "db.mongodb_uri_file %s: cannot be read", path);
+	if (st.st_mode & 077)
+		return snap_error_set(err, -EPERM, "db.mongodb_uri_file %s: others may read it: chmod 600 it", path);
+	buf[n] = '\0';
+	buf[strcspn(buf, "\r\n")] = '\0';
+	return 0;
+}
+
+static mongoc_client_t *client_new(struct mg *m, mongoc_uri_t *uri, enum mg_conn k)
+{
+	int64_t answer = ANSWER_MS + (int64_t)conf_num(m->d->conf, "db.lock_timeout");
+	mongoc_client_t *c;
+
+	if (k != MG_MAIN) /* the answer comes when the gate is open */
+		answer += (int64_t)conf_num(m->d->conf, "gate_timeout");
+	(void)mongoc_uri_set_option_as_int32(uri, MONGOC_URI_SOCKETTIMEOUTMS, (int32_t)answer);
+	c = mongoc_client_new_from_uri(uri);
+	if (c) {
+		(void)mongoc_client_set_error_api(c, MONGOC_ERROR_API_VERSION_2);
+		(void)mongoc_client_set_appname(c, "stillfs");
+	}
+	return c;
+}
+
+void mg_disconnect(struct mg *m)
+{
+	for (int k = 0; k < MG_CONNS; k++) {
+		if (m->c[k])
+			mongoc_client_destroy(m->c[k]);
+		m->c[k] = NULL;
+	}
+}
+
+static int connect_all(struct mg *m, struct snap_error *err)
+{
+	char text[2048];
+	bson_error_t e = { 0 };
+	mongoc_uri_t *uri;
+	int r = read_uri(m, text, sizeof(text), err);
+
+	if (r < 0)
+		return r;
+	uri = mongoc_uri_new_with_error(text, &e);
+	explicit_bzero(text, sizeof(text));
+	if (!uri)
+		return snap_error_set(err, -EINVAL, "db.mongodb_uri_file: its first line is no MongoDB URI");
+	/* one mongod, never another of its set; and no rest after a refused connection */
+	(void)mongoc_uri_set_option_as_bool(uri, MONGOC_URI_DIRECTCONNECTION, true);
+	(void)mongoc_uri_set_option_as_bool(uri, MONGOC_URI_SERVERSELECTIONTRYONCE, false);
+	(void)mongoc_uri_set_option_as_int32(uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, CONNECT_MS);
+	(void)mongoc_uri_set_option_as_int32(uri, MONGOC_URI_CONNECTTIMEOUTMS, CONNECT_MS);
+	for (int k = 0; r == 0 && k < MG_CONNS; k++) {
+		m->c[k] = client_new(m, uri, (enum mg_conn)k);
+		if (!m->c[k])
+			r = snap_error_set(err, -EINVAL, "db.mongodb_uri_file: the client library refuses its URI");
+	}
+	mongoc_uri_destroy(uri);
+	return r;
+}
+
+/* Open and authenticated, all of them. */
+static int ping_all(struct mg *m, struct snap_error *err)
+{
+	bson_t reply;
+	int r = 0;
+
+	for (int k = 0; r == 0 && k < MG_CONNS; k++) {
+		r = mg_simple(m, (enum mg_conn)k, "ping", &reply, "connect to MongoDB", NULL, err);
+		bson_destroy(&reply);
+	}
+	return r;
+}
+
+int mg_connect(struct mg *m, struct snap_error *err)
+{
+	struct snap_error ignored = { 0 };
+	int r = 0;
+
+	if (m->c[MG_MAIN] && ping_all(m, &ignored) == 0)
+		return 0;
+	mg_disconnect(m);
+	r = connect_all(m, err);
+	if (r == 0)
+		r = ping_all(m, err);
+	if (r < 0)
+		mg_disconnect(m);
+	return r;
+}
+
+/* ---- preflight ---- */
+
+/* {getParameter: 1, watchdogPeriodSeconds: 1}: the server ends itself when its storage hangs for that long. */
+static int check_watchdog(struct mg *m, struct snap_error *err)
+{
+	struct snap_error ignored = { 0 };
+	uint64_t hold = conf_num(m->d->conf, "gate_timeout");
+	bson_t cmd = BSON_INITIALIZER, reply;
+	int64_t period = -1;
+
+	(void)BSON_APPEND_INT32(&cmd, "getParameter", 1);
+	(void)BSON_APPEND_INT32(&cmd, "watchdogPeriodSeconds", 1);
+	if (mg_command(m, MG_MAIN, &cmd, &reply, "read watchdogPeriodSeconds", NULL, &ignored) == 0)
+		period = mg_number(&reply, "watchdogPeriodSeconds", -1);
+	bson_destroy(&cmd);
+	bson_destroy(&reply);
+	if (period <= 0 || hold < (uint64_t)period * 1000)
+		return 0;
+	return snap_error_set(err, -EINVAL, "mongod's watchdog ends it when its storage hangs for %lld s: gate_timeout must be less",
+			      (long long)period);
+}
+
+static int check_paths(struct mg *m, struct snap_error *err)
+{
+	const char *path;
+	bson_t reply;
+	struct stat st = { 0 };
+	bool on = false;
+	int r = mg_simple(m, MG_MAIN, "getCmdLineOpts", &reply, "read mongod's paths", NULL, err);
+
+	path = r == 0 ? text_of(&reply, "parsed.storage.dbPath") : "";
+	path = *path ? path : "/data/db";
+	if (r == 0 && stat(path, &st) == 0)
+		for (unsigned i = 0; i < m->d->n_pairs; i++)
+			on = on || m->d->pairs[i].mount_dev == st.st_dev;
+	if (r == 0 && !on)
+		r = snap_error_set(err, -EXDEV, "mongod writes outside the mount: dbPath %.200s; a snapshot would lack that", path);
+	bson_destroy(&reply);
+	return r;
+}
+
+/* With accounts in use, the one of ours needs two actions on the cluster. */
+static int check_actions(struct mg *m, struct snap_error *err)
+{
+	bson_t cmd = BSON_INITIALIZER, reply;
+	bson_iter_t i, users;
+	char *text;
+	bool lacks;
+	int r;
+
+	(void)BSON_APPEND_INT32(&cmd, "connectionStatus", 1);
+	(void)BSON_APPEND_BOOL(&cmd, "showPrivileges", true);
+	r = mg_command(m, MG_MAIN, &cmd, &reply, "read our privileges", NULL, err);
+	if (r == 0 && find(&reply, "authInfo.authenticatedUsers", &i) && bson_iter_recurse(&i, &users) && bson_iter_next(&users)) {
+		text = bson_as_relaxed_extended_json(&reply, NULL);
+		lacks = !text || !strstr(text, "\"fsync\"") || !strstr(text, "\"unlock\"");
+		bson_free(text);
+		if (lacks)
+			r = snap_error_set(err, -EACCES, "MongoDB: the account lacks the actions fsync and unlock on the cluster: "
+							 "db.grantRolesToUser(USER, [{role: \"hostManager\", db: \"admin\"}])");
+	}
+	bson_destroy(&cmd);
+	bson_destroy(&reply);
+	return r;
+}
+
+static int hello(struct mg *m, bson_t *reply, struct snap_error *err)
+{
+	struct snap_error first = { 0 };
+	int code = 0, r = mg_simple(m, MG_MAIN, "hello", reply, "ask MongoDB for its role", &code, &first);
+
+	if (r < 0 && code) { /* before 4.4.2 */
+		bson_destroy(reply);
+		return mg_simple(m, MG_MAIN, "isMaster", reply, "ask MongoDB for its role", NULL, err);
+	}
+	return r < 0 ? snap_error_set(err, r, "%s", first.msg) : 0;
+}
+
+static const char *role_of(const bson_t *h)
+{
+	if (is_true(h, "hidden"))
+		return "hidden";
+	if (!*text_of(h, "setName"))
+		return "standalone";
+	return is_true(h, "isWritablePrimary") || is_true(h, "ismaster") ? "primary" :
+	       is_true(h, "secondary") ? "secondary" : "other";
+}
+
+static int identify(struct mg *m, struct snap_error *err)
+{
+	bson_t info, h;
+	int r = mg_simple(m, MG_MAIN, "buildInfo", &info, "read MongoDB's version", NULL, err);
+
+	if (r == 0) {
+		r = hello(m, &h, err);
+		if (r == 0 && strcmp(text_of(&h, "msg"), "isdbgrid") == 0)
+			r = snap_error_set(err, -EINVAL, "db.mongodb_uri_file: that is a mongos; name the mongod whose files are here");
+		(void)pthread_mutex_lock(&m->lock);
+		(void)snprintf(m->text, sizeof(m->text), "%.40s %s", text_of(&info, "version"), role_of(&h));
+		(void)pthread_mutex_unlock(&m->lock);
+		bson_destroy(&h);
+	}
+	bson_destroy(&info);
+	return r;
+}
+
+static int mg_preflight(void *self, uint32_t max_ms, struct snap_error *err)
+{
+	struct mg *m = self;
+	bool is;
+	int r;
+
+	atomic_store(&m->severed, false);
+	r = mg_connect(m, err);
+	if (r == 0)
+		r = identify(m, err);
+	if (r == 0)
+		r = check_paths(m, err);
+	if (r == 0)
+		r = check_watchdog(m, err);
+	if (r == 0 && m->fsync)
+		r = check_actions(m, err);
+	if (r == 0 && m->fsync)
+		r = mg_is_locked(m, MG_SPARE, &is, err);
+	return r;
+}
+
+/* ---- position ---- */
+
+/* {ts: Timestamp(T, I), t: term}, or a timestamp alone. */
+static void put_optime(struct vbuf *out, const char *key, const bson_t *status, const char *path)
+{
+	char ts[80];
+	bson_iter_t i;
+	uint32_t t, n;
+
+	(void)snprintf(ts, sizeof(ts), "%s.ts", path);
+	if (!find(status, ts, &i) && !find(status, path, &i))
+		return;
+	if (!BSON_ITER_HOLDS_TIMESTAMP(&i))
+		return;
+	bson_iter_timestamp(&i, &t, &n);
+	vbuf_printf(out, "%s %u:%u\n", key, t, n);
+}
+
+static int put_optimes(struct mg *m, const bson_t *h, struct vbuf *out, struct snap_error *err)
+{
+	struct snap_error why = { 0 };
+	bson_t status;
+	int code = 0, r = mg_simple(m, MG_MAIN, "replSetGetStatus", &status, "read the optimes", &code, &why);
+
+	put_optime(out, "mongodb_last_write", h, "lastWrite.opTime");
+	if (r == 0) {
+		put_optime(out, "mongodb_applied", &status, "optimes.appliedOpTime");
+		put_optime(out, "mongodb_durable", &status, "optimes.durableOpTime");
+		put_optime(out, "mongodb_committed", &status, "optimes.lastCommittedOpTime");
+	} else if (code == SERVER_NO_REPLICATION || code == SERVER_NOT_INITIALIZED) {
+		r = 0; /* no replica set, no optimes */
+	}
+	bson_destroy(&status);
+	return r < 0 ? snap_error_set(err, r, "%s", why.msg) : 0;
+}
+
+static int mg_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
+{
+	struct mg *m = self;
+	bson_t h;
+	int r = hello(m, &h, err);
+
+	if (r == 0) {
+		vbuf_printf(out, "mongodb %s\nmongodb_role %s\nmongodb_lock %s\n", m->text, role_of(&h),
+			    m->fsync ? "fsync" : "none");
+		if (*text_of(&h, "setName"))
+			vbuf_printf(out, "mongodb_set %s\nmongodb_member %s\n", text_of(&h, "setName"), text_of(&h, "me"));
+		if (m->fsync)
+			r = put_optimes(m, &h, out, err);
+		else
+			vbuf_puts(out, "mongodb_position unknown until verified\n");
+	}
+	bson_destroy(&h);
+	return r < 0 ? r : vbuf_error(out);
+}
+
+/* ---- life ---- */
+
+/* Nothing is changed before the lock; but a lock whose answer was lost is looked for when the gate is open. */
+static int mg_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err)
+{
+	return 0;
+}
+
+static int mg_finish(void *self, int result, uint32_t max_ms, struct snap_error *err)
+{
+	return mg_recover(self, max_ms, err);
+}
+
+static void mg_sever(void *self)
+{
+	struct mg *m = self;
+
+	atomic_store(&m->severed, true);
+}
+
+static void mg_status(void *self, struct vbuf *out)
+{
+	struct mg *m = self;
+
+	(void)pthread_mutex_lock(&m->lock);
+	vbuf_printf(out, "mongodb_server %s\n", m->text[0] ? m->text : "not contacted yet");
+	(void)pthread_mutex_unlock(&m->lock);
+}
+
+static void library_end(void)
+{
+	mongoc_cleanup();
+}
+
+static void library_begin(void)
+{
+	mongoc_log_set_handler(NULL, NULL); /* it would write to stderr */
+	mongoc_init();
+	(void)atexit(library_end);
+}
+
+static void *mg_open(const struct door *d, struct snap_error *err)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct mg *m;
+
+	if (!*conf_str(d->conf, "db.mongodb_uri_file")) {
+		snap_error_set(err, -EINVAL, "db=mongodb needs db.mongodb_uri_file, a file with the URI of the mongod");
+		return NULL;
+	}
+	m = calloc(1, sizeof(*m));
+	if (!m) {
+		snap_error_set(err, -ENOMEM, "mongodb: out of memory");
+		return NULL;
+	}
+	(void)pthread_once(&once, library_begin);
+	m->d = d;
+	m->fsync = strcmp(conf_str(d->conf, "db.mongodb_lock"), "yes") == 0;
+	(void)pthread_mutex_init(&m->lock, NULL);
+	return m;
+}
+
+static void mg_close(void *self)
+{
+	struct snap_error ignored = { 0 };
+	struct mg *m = self;
+
+	(void)mg_unlock(m, ANSWER_MS, &ignored); /* it would outlive us; the journal has it, should this fail */
+	mg_disconnect(m);
+	(void)pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+const struct coord_ops coord_mongodb = {
+	.name = "mongodb",
+	.open = mg_open,
+	.close = mg_close,
+	.preflight = mg_preflight,
+	.lock = mg_lock,
+	.position = mg_position,
+	.unlock = mg_unlock,
+	.sever = mg_sever,
+	.status = mg_status,
+	.prepare = mg_prepare,
+	.finish = mg_finish,
+	.recover = mg_recover,
+};
