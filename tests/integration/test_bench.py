@@ -88,3 +88,11 @@ def test_a_run_of_less_than_a_second_ends():
     import command  # noqa: F401  (makes the harness importable for it)
     import fiorun
     assert "--runtime=700ms" in fiorun.argv("r.psync1", pathlib.Path("/d"), 0.7)  # 0.7 is for ever to fio
+
+
+def test_sysbench_runs_mysql_on_the_mount(tmp):
+    got = bench(tmp, "sysbench", "--server", "mysql", "--profile", "raw", "--rounds", "1", "--seconds", "1", "--rows", "200",
+                "--threads", "2", "--kind", "rw", "--what", "mount")["results"]
+    assert [(r["server"], r["view"], r["kind"], r["threads"]) for r in got] == \
+        [("mysql", "native", "rw", 2), ("mysql", "mount", "rw", 2)]
+    assert all(r["tps"] > 1 and 0 < r["p50_ms"] <= r["p99_ms"] for r in got)
