@@ -54,6 +54,10 @@ static void *ebs_open(const struct door *d, struct snap_error *err)
 	struct vols v = { 0 };
 	int r = e ? 0 : -ENOMEM;
 
+#ifdef STILLFS_TEST_PROVIDERS
+	if (getenv("STILLFS_TEST_SYSFS"))
+		ebs_sysfs = getenv("STILLFS_TEST_SYSFS");
+#endif
 	if (r == 0)
 		r = discover_named(conf_str(c, "ebs.volumes"), 1, &v, err);
 	if (r == 0 && *conf_str(c, "ebs.instance") && !discover_is_id(conf_str(c, "ebs.instance"), "i-"))
@@ -333,6 +337,19 @@ static int delete_late(struct api *a, struct erun *er, struct snap_error *err)
 	return all ? 0 : snap_error_set(err, -EAGAIN, "what the lost request made may still show up; it is looked for again");
 }
 
+/* They cannot be deleted here: let nobody take them for good. Where that is not allowed either, the catalog alone knows. */
+static void mark_failed(struct api *a, struct erun *er)
+{
+	struct snaps *s = calloc(1, sizeof(*s));
+	struct snap_error why = { 0 };
+
+	if (s && api_find(a, "stillfs:attempt", er->attempt, s, &why) == 0 && s->n)
+		(void)api_tag_all(a, s, 0, s->n, "stillfs:failed", "the set failed; its point is not certain", &why);
+	if (why.code < 0)
+		log_warn("snapshots of the failed attempt %s are not marked as such: %s", er->attempt, why.msg);
+	free(s);
+}
+
 static int ebs_discard(void *self, struct prov_run *r, struct snap_error *err)
 {
 	struct api a = { .e = self, .deadline_ns = clock_boot_ns() + DISCARD_MS * NS_PER_MS };
@@ -341,6 +358,8 @@ static int ebs_discard(void *self, struct prov_run *r, struct snap_error *err)
 
 	if (er && er->sent)
 		ret = er->sure ? delete_all(&a, &er->snaps, err) : delete_late(&a, er, err);
+	if (ret == -EACCES)
+		mark_failed(&a, er);
 	ebs_finish(self, r);
 	return ret;
 }

@@ -173,6 +173,10 @@ int api_delete(struct api *a, const char *snapshot, struct snap_error *err)
 	vbuf_free(&form);
 	if (r == -ENOENT && strcmp(a->code, "InvalidSnapshot.NotFound") == 0)
 		return 0;
+	if (r == -EACCES && strcmp(a->code, "UnauthorizedOperation") == 0)
+		return snap_error_set(err, r, "%s: this host may take snapshots and not delete them; whoever has the policy prune of "
+					      "docs/aws.md may: stillctl prune apply --provider ebs --region %.30s --lineage ID", snapshot,
+				      a->e->region);
 	return r < 0 ? snap_error_set(err, r, "%s: %.400s", snapshot, why.msg) : 0;
 }
 

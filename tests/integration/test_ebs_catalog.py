@@ -136,3 +136,24 @@ def test_catalog_only_refuses_what_has_no_records_and_what_is_no_catalog(cloud, 
                                        ({"pair": "/a:/b"}, "x", 2, "no BACKING and no pair")):
         r = catalog_only(cloud, scratch.dir, name, **options)
         assert r.returncode == code and words in r.stderr and r.stderr.count("\n") == 1, r
+
+
+def test_a_host_that_may_only_take_says_who_may_delete(cloud, make_mount):  # noqa: F811
+    m = make_mount(env=cloud.env, gate_timeout=1, **cloud.options)
+    cloud.faults["CreateSnapshot"] = ["late 1.5"]
+    cloud.faults["DeleteSnapshot"] = ["denied"] * 3
+    assert m.write("snapshot", "late\n") in (errno.EIO, errno.ETIMEDOUT)
+    wait_for("its mark", lambda: any(tags_of(f, "Tag").get("stillfs:failed") for f in cloud.sent("CreateTags")), 20)
+    wait_for("the provider", lambda: m.status()["provider_call"] == "ok", 20)
+    (m.control / "snapshots" / "late").rmdir()
+    wait_for("the refusal", lambda: "not delete them" in m.last_error().get("message", ""), 20)
+    assert "stillctl prune apply --provider ebs --region us-east-1 --lineage ID" in m.last_error()["message"]
+    r = catalog_only(cloud, m.dir, "elsewhere")
+    assert r.returncode == 0, r.stderr
+    tree = m.dir / "other"
+    wait_for("rescan", lambda: "state done" in (tree / "rescan").read_text())
+    state = (tree / "snapshots" / "late" / "state").read_text()
+    why = (tree / "snapshots" / "late" / "last_error").read_text()
+    subprocess.run(["kill", dict(line.split(" ", 1) for line in (tree / "status").read_text().splitlines())["keeper_pid"]], check=True)
+    assert state == "failed\n" and why.startswith("marked as failed: the set failed")
+    wait_for("its end", lambda: not tree.exists())
