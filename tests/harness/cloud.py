@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import urllib.parse
@@ -16,6 +17,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from ec2 import Moto, Proxy, moto_root
+from stillfs import STILLCTL
 
 LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "60"))
 BY_ID = pathlib.Path("/dev/disk/by-id")
@@ -134,6 +136,13 @@ class Cloud:
 def tags_of(form, prefix="TagSpecification.1.Tag"):
     """{key: value} of a request."""
     return {form[f"{prefix}.{i}.Key"]: form[f"{prefix}.{i}.Value"] for i in range(1, 60) if f"{prefix}.{i}.Key" in form}
+
+
+def snapshot(m, request):
+    """Take a set through stillctl; 0, or its sentence. Not by a write of this process: the proxy's threads in it start and end
+    children, and a signal that is pending for a moment interrupts a write that waits."""
+    r = subprocess.run([str(STILLCTL), "--dir", str(m.control), "snapshot", *shlex.split(request)], capture_output=True, text=True)
+    return r.stderr.strip() if r.returncode else 0
 
 
 @pytest.fixture(scope="module")

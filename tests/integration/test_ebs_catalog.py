@@ -5,8 +5,8 @@ import json
 import os
 import subprocess
 
-from cloud import cloud, make_cloud, root, tags_of  # noqa: F401
-from stillfs import STILLCTL, STILLFS, wait_for
+from cloud import cloud, make_cloud, root, snapshot, tags_of  # noqa: F401
+from stillfs import STILLFS, wait_for
 
 
 def sets(m):
@@ -22,7 +22,7 @@ def rescan(m, text="\n"):
 
 def take(m, request):
     name = request.split()[0]
-    assert m.write("snapshot", request + "\n") == 0, (m.last_error(), m.read(f"snapshots/{name}/log"), m.read(f"snapshots/{name}/last_error"))
+    assert snapshot(m, request) == 0
     m.wait_state(name, "complete")
 
 
@@ -142,7 +142,7 @@ def test_a_host_that_may_only_take_says_who_may_delete(cloud, make_mount):  # no
     m = make_mount(env=cloud.env, gate_timeout=1, **cloud.options)
     cloud.faults["CreateSnapshot"] = ["late 1.5"]
     cloud.faults["DeleteSnapshot"] = ["denied"] * 3
-    assert m.write("snapshot", "late\n") in (errno.EIO, errno.ETIMEDOUT)
+    assert snapshot(m, "late")
     wait_for("its mark", lambda: any(tags_of(f, "Tag").get("stillfs:failed") for f in cloud.sent("CreateTags")), 20)
     wait_for("the provider", lambda: m.status()["provider_call"] == "ok", 20)
     (m.control / "snapshots" / "late").rmdir()

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from cloud import make_cloud, root  # noqa: F401
+from cloud import make_cloud, root, snapshot  # noqa: F401
 from commits import Commits
 from mariadb import MariaDB
 from stillfs import STILLCTL, Mount, Scratch, run
@@ -63,7 +63,7 @@ def test_redo_and_binlog_on_their_own_volumes_are_one_set_that_another_machine_s
     m, db, cloud = site
     load = Commits(db, clients=4).wait(30)
     acked = load.now()
-    assert m.write("snapshot", "three tag=team:db\n") == 0, m.last_error()
+    assert snapshot(m, "three tag=team:db") == 0
     load.wait(30)
     load.stop()
     m.wait_state("three", "complete")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from cloud import cloud, make_cloud, root, tags_of  # noqa: F401
+from cloud import cloud, make_cloud, root, snapshot, tags_of  # noqa: F401
 from stillfs import STILLCTL
 
 
@@ -20,7 +20,7 @@ def ctl(cloud, *args, env=None):  # noqa: F811
 def taken(cloud, make_mount, scratch):  # noqa: F811
     m = make_mount(env=cloud.env, **cloud.options)
     (m.mnt / "before").write_text("1")
-    assert m.write("snapshot", "one\n") == 0, m.last_error()
+    assert snapshot(m, "one") == 0
     (m.mnt / "after").write_text("2")
     m.wait_state("one", "complete")
     yield m
