@@ -194,6 +194,10 @@ static int identify(struct my *m, struct snap_error *err)
 	m->version = a * 10000 + b * 100 + c;
 	m->log_bin = strcmp(log_bin, "1") == 0;
 	stages = m->mariadb && m->version >= 100401;
+	r = my_variable(m, "innodb_flush_log_at_trx_commit", log_bin, sizeof(log_bin), err);
+	if (r < 0)
+		return r;
+	m->lazy_log = m->mariadb && strcmp(log_bin, "0") == 0;
 	if (strcmp(want, "none") == 0)
 		m->method = MY_NONE;
 	else if (strcmp(want, "backup") == 0)

@@ -91,7 +91,7 @@ int my_check_grants(struct my *m, struct snap_error *err)
 {
 	struct vbuf all = VBUF_INIT, missing = VBUF_INIT;
 	char user[128] = "";
-	struct need n[7];
+	struct need n[8];
 	unsigned count;
 	int r = all_grants(m, &all, err);
 
@@ -99,6 +99,7 @@ int my_check_grants(struct my *m, struct snap_error *err)
 		r = my_value(m, "SELECT CURRENT_USER()", NULL, user, sizeof(user), err);
 	count = needs(m, r == 0 && is_replica(m), n);
 	/* 10.5.2 to 10.5.8 had it under another name; SUPER has both */
+	n[count++] = (struct need){ "SUPER", "", m->lazy_log && m->method != MY_NONE };
 	n[count++] = (struct need){ "SLAVE MONITOR", "SUPER", m->mariadb && m->version >= 100508 };
 	for (unsigned i = 0; r == 0 && i < count && !has(vbuf_text(&all), "ALL PRIVILEGES"); i++)
 		if (n[i].when && !has(vbuf_text(&all), n[i].name) && !(*n[i].or_else && has(vbuf_text(&all), n[i].or_else)))

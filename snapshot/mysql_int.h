@@ -19,6 +19,7 @@ struct my {
 	const struct door *d;
 	MYSQL *c; /* NULL: not connected */
 	bool mariadb, log_bin, down; /* down: it may be, by db.when_down */
+	bool lazy_log; /* MariaDB with innodb_flush_log_at_trx_commit=0: FLUSH ENGINE LOGS does nothing there */
 	unsigned version; /* 101119 = 10.11.19 */
 	enum my_method method;
 	bool locked, instance_locked;
@@ -26,7 +27,7 @@ struct my {
 	uint32_t wait_ms;
 	char kill_user[80]; /* "" any */
 	struct vbuf blockers; /* lines for the record */
-	struct vbuf journal; /* what is changed now: "applier CHANNEL", "desync" */
+	struct vbuf journal; /* what is changed now: "applier CHANNEL", "desync", "lazy_log" */
 	int peer_pid; /* of the server on a Unix socket, 0: unknown */
 	_Atomic bool severed;
 	pthread_mutex_t lock; /* sock, text */

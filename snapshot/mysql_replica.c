@@ -148,6 +148,8 @@ static int undo(struct my *m, const char *lines, struct snap_error *err)
 		lines += n + (lines[n] == '\n');
 		if (strncmp(line, "applier ", 8) == 0)
 			one = start_applier(m, line + 8, err);
+		else if (strncmp(line, "lazy_log ", 9) == 0)
+			one = my_exec(m, "SET GLOBAL innodb_flush_log_at_trx_commit=0", "set innodb_flush_log_at_trx_commit back", err);
 		else if (strncmp(line, "desync ", 7) == 0)
 			one = my_exec(m, "SET GLOBAL wsrep_desync=0", "put the Galera node back into flow control", err);
 		else
@@ -286,6 +288,12 @@ int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *
 		r = my_blockers(m, true, err);
 	if (r == 0 && (m->method == MY_FTWRL || m->method == MY_BACKUP))
 		r = stop_appliers(m, err);
+	if (r == 0 && m->lazy_log && m->method != MY_NONE) {
+		/* tried on 10.11: with 0 the log of what was committed stays in memory, and no statement flushes it */
+		r = journal_add(m, "lazy_log", "0", err);
+		if (r == 0)
+			r = my_exec(m, "SET GLOBAL innodb_flush_log_at_trx_commit=1", "have commits written out for the hold", err);
+	}
 	if (r == 0)
 		r = galera(m, &is_galera, err);
 	if (r == 0 && is_galera) {
