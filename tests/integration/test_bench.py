@@ -96,3 +96,9 @@ def test_sysbench_runs_mysql_on_the_mount(tmp):
     assert [(r["server"], r["view"], r["kind"], r["threads"]) for r in got] == \
         [("mysql", "native", "rw", 2), ("mysql", "mount", "rw", 2)]
     assert all(r["tps"] > 1 and 0 < r["p50_ms"] <= r["p99_ms"] for r in got)
+
+
+def test_tables_times_every_step_of_each_view(tmp):
+    got = bench(tmp, "tables", "--tables", "60", "--rounds", "1", "--what", "mount")["results"]
+    assert [(r["view"], r["tables"]) for r in got] == [("native", 60), ("mount", 60)]
+    assert all(r[step] > 0 for r in got for step in ("start", "list", "open", "again", "stop"))
