@@ -44,17 +44,20 @@ struct start {
 
 /* ---- the daemon ---- */
 
+/* As far as we may: to the caller's hard limit without CAP_SYS_RESOURCE. */
+static void raise_limit(__rlimit_resource_t what, rlim_t to)
+{
+	struct rlimit r = { to, to };
+
+	if (setrlimit(what, &r) < 0 && getrlimit(what, &r) == 0) {
+		r.rlim_cur = r.rlim_max;
+		(void)setrlimit(what, &r);
+	}
+}
+
 static void limits(void)
 {
-	struct rlimit r = { MANY_FILES, MANY_FILES };
-
-	if (setrlimit(RLIMIT_NOFILE, &r) < 0 && getrlimit(RLIMIT_NOFILE, &r) == 0) {
-		r.rlim_cur = r.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &r);
-	}
-	/* the callers' own limits are the kernel's to keep; ours would fail everybody's writes */
-	r = (struct rlimit){ RLIM_INFINITY, RLIM_INFINITY };
-	(void)setrlimit(RLIMIT_FSIZE, &r);
+	raise_limit(RLIMIT_NOFILE, MANY_FILES);
 	(void)umask(0);
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	(void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
@@ -385,6 +388,7 @@ int main(int argc, char **argv)
 		return 0;
 	/* The caller's descriptors would live as long as the mount: a script's lock, a pipe's end. */
 	(void)close_range(3, ~0u, 0);
+	raise_limit(RLIMIT_FSIZE, RLIM_INFINITY); /* the callers' own are the kernel's to keep; ours would bind them all */
 	if (prepare(&s, &err) < 0) {
 		fprintf(stderr, "stillfs: %s\n", err.msg);
 		return 1;
