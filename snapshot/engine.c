@@ -304,7 +304,7 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 	e->prov = provider_find(prov);
 	e->coord = &coord_group;
 	if (!e->prov)
-		snap_error_set(err, -EINVAL, "provider=%s: unknown; this build has: local, ebs", prov);
+		snap_error_set(err, -EINVAL, "provider=%s: unknown; this build has: local, ebs, exec", prov);
 	else if (conf_bool(d->conf, "freeze") && e->prov->features & PROV_LIVE_FS)
 		snap_error_set(err, -EINVAL, "freeze=yes cannot be used with provider=%s", prov);
 	else if ((e->prov_self = e->prov->open(&e->door, err)) &&

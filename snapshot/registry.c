@@ -1,6 +1,7 @@
 /* snapshot/registry.c - providers and coordinators by name, and the coordinator that locks nothing. */
 #include "snapshot/coordinator.h"
 #include "snapshot/ebs/ebs.h"
+#include "snapshot/exec_provider/exec_provider.h"
 #include "snapshot/local/local.h"
 #ifdef STILLFS_MONGODB
 #include "snapshot/coord_mongodb.h"
@@ -19,6 +20,7 @@ const struct prov_ops *provider_find(const char *name)
 	static const struct prov_ops *const all[] = {
 		&prov_local,
 		&prov_ebs,
+		&prov_exec,
 #ifdef STILLFS_TEST_PROVIDERS
 		&prov_null,
 #endif

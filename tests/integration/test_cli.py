@@ -152,7 +152,7 @@ def start(site, options="", back="{fs}/back", mnt="{fs}/mnt"):
     ("state_dir={fs}/back/s", "{fs}/back", "{fs}/mnt", 1, "lies below"),
     ("log_file={dir}/none/log", "{fs}/back", "{fs}/mnt", 1, "open log_file {dir}/none/log: No such file"),
     ("freeze=yes", "{fs}/back", "{fs}/mnt", 1, "cannot be used with provider=local"),
-    ("provider=zfs", "{fs}/back", "{fs}/mnt", 1, "provider=zfs: unknown; this build has: local, ebs"),
+    ("provider=zfs", "{fs}/back", "{fs}/mnt", 1, "provider=zfs: unknown; this build has: local, ebs, exec"),
     ("db=mongodb", "{fs}/back", "{fs}/mnt", 1, "db=mongodb: unknown"),
     ("local_dir=rel", "{fs}/back", "{fs}/mnt", 1, "expected an absolute path"),
 ])

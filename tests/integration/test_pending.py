@@ -135,7 +135,8 @@ def test_snapshots_in_the_cloud_are_followed_by_the_next_daemon(cloud, make_moun
     again, options = end
     m = make_mount(env=cloud.env, **options, **cloud.options)
     cloud.pending = True
-    assert m.write("snapshot", "one\n") == 0, m.last_error()
+    assert m.write("snapshot", "one nowait\n") == 0, m.last_error()
+    m.wait_state("one", "pending")
     again(m)
     wait_for("the set to be taken up", lambda: m.read("snapshots/one/progress").startswith("41\nsnap-"))
     assert m.state("one") == "pending"
@@ -147,7 +148,8 @@ def test_snapshots_in_the_cloud_are_followed_by_the_next_daemon(cloud, make_moun
 def test_a_network_that_is_away_keeps_neither_mount_nor_set(cloud, make_mount):
     m = make_mount(env=cloud.env, takeover="no", **cloud.options)
     cloud.pending = True
-    assert m.write("snapshot", "one\n") == 0, m.last_error()
+    assert m.write("snapshot", "one nowait\n") == 0, m.last_error()
+    m.wait_state("one", "pending")
     cloud.away = True
     started = time.monotonic()
     mount_again(m)

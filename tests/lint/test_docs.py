@@ -101,14 +101,14 @@ def test_the_example_is_a_file_that_can_be_used(example, tmp_path):
 
 def test_the_commands_of_stillctl_are_the_same_in_help_manual_and_completion():
     text = run(STILLCTL, "--help").split("Commands:\n")[1]
-    helped = re.findall(r"^  ([a-z]+)((?: .*)?)$", text, re.M)
+    helped = re.findall(r"^  ([a-z-]+)((?: .*)?)$", text, re.M)
     manual = [plain(term).split(" ", 1) for term, _ in entries(section((MAN / "stillctl.8.scd").read_text(), "COMMANDS"))]
     assert [(m[0], " " + m[1] if len(m) > 1 else "") for m in manual] == helped
     commands = [name for name, _ in helped]
     completion = (TOP / "tools" / "stillctl.bash-completion").read_text()
     offered = re.search(r'"-n ([^"]*)"', completion).group(1).split()
     assert [w for w in offered if not w.startswith("-")] == commands
-    known = re.search(r"^\t\t(\w+(?: \| \w+)+)\) command=", completion, re.M).group(1).split(" | ")
+    known = re.search(r"^\t\t([\w-]+(?: \| [\w-]+)+)\) command=", completion, re.M).group(1).split(" | ")
     assert known == commands
     zsh = (TOP / "tools" / "stillctl.zsh-completion").read_text()
     assert re.search(r"^\tcommands=\((.*)\)$", zsh, re.M).group(1).split() == commands
