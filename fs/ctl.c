@@ -211,8 +211,15 @@ static int resume_tree(struct ctl *c, struct snap_error *err)
 
 static void taken_over(struct ctl *c)
 {
+	const struct shm_upgrade *u = &c->d.shm->upgrade;
 	struct vbuf b = VBUF_INIT;
 
+	if (atomic_load(&u->state) == SHM_UPGRADE_RUNNING) {
+		vbuf_printf(&b, "\"from\":\"%s\",\"to\":\"%s\"", u->from, u->to);
+		ctl_event(c, "upgrade", vbuf_text(&b));
+		vbuf_free(&b);
+		return;
+	}
 	vbuf_printf(&b, "\"restarts\":%u,\"death\":\"", c->d.shm->restarts);
 	vbuf_json(&b, c->d.shm->last_death);
 	vbuf_puts(&b, "\"");

@@ -62,7 +62,9 @@ static int write_gate(struct ctl *c, const char *text, size_t len, struct snap_e
 							    "most %u", arg, GATE_MAX_MS / 1000);
 		hold = (uint64_t)(s * 1000 + 0.5);
 	}
-	r = core_gate_close(c->d.core, (uint32_t)hold, err);
+	r = ctl_upgrade_refuse(c, "gate", err);
+	if (r == 0)
+		r = core_gate_close(c->d.core, (uint32_t)hold, err);
 	if (r == 0)
 		ctl_event(c, "gate", "\"state\":\"closed\",\"by\":\"operator\"");
 	return r;
@@ -92,7 +94,8 @@ static int render_status(struct ctl *c, struct vbuf *out)
 	vbuf_printf(out, "control_dir %s\n", c->d.control_dir);
 	vbuf_printf(out, "pid %d\nkeeper_pid %d\nrestarts %u\n", (int)getpid(),
 		    atomic_load(&c->d.shm->keeper_pid), atomic_load(&c->d.shm->restarts));
-	vbuf_printf(out, "last_death %s\n", c->d.shm->last_death[0] ? c->d.shm->last_death : "none");
+	vbuf_printf(out, "last_death %s\nupgrade ", c->d.shm->last_death[0] ? c->d.shm->last_death : "none");
+	(void)ctl_upgrade_render(c, out);
 	vbuf_printf(out, "uptime_s %llu\n",
 		    (unsigned long long)((clock_boot_ns() - c->start_ns) / NS_PER_S));
 	(void)pthread_mutex_lock(&c->lock);
@@ -114,6 +117,7 @@ static const struct cfile root_files[] = {
 	{ "metrics", FILE_PLAIN, 0444, ctl_render_metrics, NULL, NULL },
 	{ "events", FILE_EVENTS, 0444, NULL, NULL, NULL },
 	{ "last_error", FILE_PLAIN, 0444, render_last_error, NULL, NULL },
+	{ "upgrade", FILE_PLAIN, 0644, ctl_upgrade_render, ctl_upgrade_write, NULL },
 };
 
 const struct cfile *ctl_find(const struct cfile *t, unsigned n, const char *name, unsigned *index)

@@ -114,6 +114,11 @@ int ctl_render_metrics(struct ctl *c, struct vbuf *out); /* metrics.c */
 int ctl_files_init(struct ctl *c, struct snap_error *err); /* builds root and set tables */
 const struct cfile *ctl_find(const struct cfile *t, unsigned n, const char *name, unsigned *index);
 
+/* ctl_upgrade.c */
+int ctl_upgrade_render(struct ctl *c, struct vbuf *out);
+int ctl_upgrade_write(struct ctl *c, const char *text, size_t len, struct snap_error *err);
+int ctl_upgrade_refuse(struct ctl *c, const char *what, struct snap_error *err); /* 0, -EBUSY: one is under way */
+
 /* ctl_wait.c */
 void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t len, struct ctl_op *op,
 		       bool again);

@@ -338,6 +338,7 @@ static void name_op(fuse_req_t req, fuse_ino_t parent, const char *name, bool ma
 		return;
 	}
 	r = again && op->stage == CTL_DONE ? op->result :
+	    make && ctl_upgrade_refuse(c, "mkdir", &err) < 0 ? err.code :
 	    make			   ? engine_mkdir(c->engine, name, &err) :
 					     engine_rmdir(c->engine, name, &err);
 	if (again && r == (make ? -EEXIST : -ENOENT))

@@ -140,7 +140,9 @@ void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t l
 	op->stage = CTL_ACCEPTED; /* before: the engine may begin at once */
 	FAULT("ctl.accepted");
 	fuse_req_interrupt_func(req, on_interrupt, s);
-	r = engine_snapshot(c->engine, text, len, on_done, s, &id, &err);
+	r = ctl_upgrade_refuse(c, "snapshot", &err);
+	if (r == 0)
+		r = engine_snapshot(c->engine, text, len, on_done, s, &id, &err);
 	if (r < 0) {
 		ctl_report(c, "snapshot", &err);
 		if (slot_take(s)) {

@@ -6,6 +6,7 @@
  * Errors:    exit code 0: the daemon ended as asked; 1: it failed to start; 3: it died. */
 #include "fs/keeper.h"
 #include "fs/freeze.h"
+#include "fs/upgrade.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -35,10 +36,12 @@ struct shm_head *keeper_shm(void)
 
 	if (fd >= 0 && ftruncate(fd, sizeof(*s)) == 0)
 		s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (fd >= 0)
-		(void)close(fd);
-	if (s == MAP_FAILED)
+	if (s == MAP_FAILED) {
+		if (fd >= 0)
+			(void)close(fd);
 		return NULL;
+	}
+	s->map_fd[SHM_MAP_HEAD] = fd;
 	s->magic = SHM_MAGIC;
 	s->version = SHM_VERSION;
 	return s;
@@ -213,9 +216,10 @@ static void note_descriptors(struct shm_head *shm)
 }
 
 /* Until the daemon has ended, and all its threads with it. Returns the wait status. */
-static int wait_daemon(pid_t pid, const sigset_t *set)
+static int wait_daemon(const struct keeper_conf *k, pid_t pid, const sigset_t *set)
 {
 	const struct timespec tick = { .tv_nsec = 200000000 };
+	uint64_t since = clock_boot_ns();
 	siginfo_t si;
 	int status = 0, sig;
 
@@ -223,6 +227,10 @@ static int wait_daemon(pid_t pid, const sigset_t *set)
 		if (waitpid(pid, &status, WNOHANG) == pid)
 			return status;
 		sig = sigtimedwait(set, &si, &tick);
+		if (atomic_load(&k->shm->serving_pid) == (int32_t)pid)
+			upgrade_done(k->shm);
+		if ((sig == SIGUSR1 && upgrade_wanted(k->shm)) || upgrade_overdue(k->shm, since))
+			(void)kill(pid, SIGKILL);
 		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP)
 			(void)kill(pid, sig == SIGHUP ? SIGHUP : SIGTERM);
 	}
@@ -231,6 +239,7 @@ static int wait_daemon(pid_t pid, const sigset_t *set)
 /* Start a daemon and see it to its end. -1: it could not be started. */
 static int one_daemon(const struct keeper_conf *k, const sigset_t *set)
 {
+	static bool guarded;
 	pid_t pid = start_daemon(k);
 	int r;
 
@@ -240,10 +249,11 @@ static int one_daemon(const struct keeper_conf *k, const sigset_t *set)
 	}
 	atomic_store(&k->shm->daemon_pid, (int32_t)pid);
 	/* after the first: leak checkers look for all threads that they know of in the child, too */
-	r = again ? 0 : freeze_start(k->shm, k->backing_fds, k->n);
+	r = guarded ? 0 : freeze_start(k->shm, k->backing_fds, k->n);
+	guarded = true;
 	if (r < 0)
 		log_error("start the freeze guard: %s; freezing will be refused", strerror(-r));
-	return wait_daemon(pid, set);
+	return wait_daemon(k, pid, set);
 }
 
 int keeper_run(const struct keeper_conf *k)
@@ -257,6 +267,7 @@ int keeper_run(const struct keeper_conf *k)
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGHUP);
+	(void)sigaddset(&set, SIGUSR1); /* the daemon's: see upgrade.h */
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	atomic_store(&k->shm->keeper_pid, (int32_t)getpid());
 	write_file("/proc/self/oom_score_adj", "-1000"); /* before: the daemon inherits it */
@@ -268,7 +279,11 @@ int keeper_run(const struct keeper_conf *k)
 	}
 	/* not the tables, which are huge, and which it does not touch; but the guard's threads */
 	(void)mlockall(MCL_FUTURE | MCL_ONFAULT);
-	note_descriptors(k->shm);
+	again = k->heir;
+	if (again)
+		freeze_daemon_new(k->shm);
+	else
+		note_descriptors(k->shm);
 	for (;;) {
 		born = clock_boot_ns();
 		status = one_daemon(k, &set);
@@ -278,9 +293,15 @@ int keeper_run(const struct keeper_conf *k)
 			return 0;
 		if (WIFEXITED(status) && atomic_load(&k->shm->ready) == SHM_FAILED)
 			return 1;
+		wait_thawed(k->shm);
+		if (upgrade_go(k->shm)) {
+			again = true;
+			freeze_daemon_new(k->shm);
+			continue;
+		}
 		describe_death(k->shm, status);
 		log_error("the daemon died: %s", k->shm->last_death);
-		wait_thawed(k->shm);
+		upgrade_back(k->shm, k->shm->fail_msg[0] ? k->shm->fail_msg : k->shm->last_death);
 		if (!may_restart(k->shm, clock_boot_ns() - born))
 			break;
 		again = true;

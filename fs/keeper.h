@@ -14,6 +14,7 @@ struct keeper_conf {
 	int backing_fds[DOOR_MAX_PAIRS];
 	const char *mounts[DOOR_MAX_PAIRS + 1]; /* mountpoints, control tree first; n + 1 of them */
 	int log_fd;
+	bool heir; /* another binary's keeper was before: its daemon has ended */
 	/* Map the tables (tables.h): after the keeper's memory is locked, for they are touched as used. 0 or -errno */
 	int (*tables)(void *arg);
 };

@@ -12,11 +12,13 @@
 #include "fs/mount_check.h"
 #include "fs/opts.h"
 #include "fs/recover.h"
+#include "fs/upgrade.h"
 #include "version.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -238,6 +240,7 @@ static int daemon_main(void *arg, bool again)
 		if (again) {
 			/* the mounts and those who wait are the next one's */
 			log_error("%s", err.msg);
+			memcpy(s->shm->fail_msg, err.msg, sizeof(err.msg));
 			return 1;
 		}
 		s->shm->fail_code = err.code;
@@ -252,7 +255,11 @@ static int daemon_main(void *arg, bool again)
 			 s->pairs[0].mountpoint, conf_str(s->opts.conf, "control_dir"));
 	else
 		log_info("serving the catalog alone, control tree %s", conf_str(s->opts.conf, "control_dir"));
+	FAULT("recover.start");
 	atomic_store(&s->shm->ready, SHM_SERVING);
+	atomic_store(&s->shm->serving_pid, (int32_t)getpid());
+	if (upgrade_running(s->shm)) /* the keeper waits for this */
+		(void)kill(s->shm->keeper_pid, SIGUSR1);
 	serve(s, &p, sigfd);
 	s->shm->ending = 1;
 	stop_parts(&p);
@@ -262,11 +269,24 @@ static int daemon_main(void *arg, bool again)
 
 /* ---- the command ---- */
 
+static void start_log(const struct start *s)
+{
+	static const char *const levels[] = { "error", "warn", "info", "debug" };
+	int level = LOG_LEVEL_INFO;
+
+	for (int i = 0; i < 4; i++)
+		if (strcmp(conf_str(s->opts.conf, "log_level"), levels[i]) == 0)
+			level = i;
+	log_setup(s->log_fd, (enum log_level)level);
+#ifdef STILLFS_FAULT_POINTS
+	fault_setup();
+#endif
+}
+
 static int prepare(struct start *s, struct snap_error *err)
 {
 	const struct conf *conf = s->opts.conf;
-	static const char *const levels[] = { "error", "warn", "info", "debug" };
-	int r, level = LOG_LEVEL_INFO;
+	int r;
 
 	if (geteuid() != 0)
 		return snap_error_set(err, -EPERM, "stillfs must be started by root");
@@ -284,9 +304,6 @@ static int prepare(struct start *s, struct snap_error *err)
 		r = check_writers(s->pairs, s->n, err);
 	if (r < 0)
 		return r;
-	for (int i = 0; i < 4; i++)
-		if (strcmp(conf_str(conf, "log_level"), levels[i]) == 0)
-			level = i;
 	s->log_fd = 2;
 	if (*conf_str(conf, "log_file")) {
 		s->log_fd = open(conf_str(conf, "log_file"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
@@ -294,12 +311,12 @@ static int prepare(struct start *s, struct snap_error *err)
 			return snap_error_set(err, -errno, "open log_file %s: %s", conf_str(conf, "log_file"),
 					      strerror(errno));
 	}
-	log_setup(s->log_fd, (enum log_level)level);
-#ifdef STILLFS_FAULT_POINTS
-	fault_setup();
-#endif
+	start_log(s);
 	s->shm = keeper_shm();
-	return s->shm ? 0 : snap_error_set(err, -errno, "shared memory: %s", strerror(errno));
+	if (!s->shm)
+		return snap_error_set(err, -errno, "shared memory: %s", strerror(errno));
+	r = upgrade_note(s->shm, &s->opts, s->pairs, s->n, s->log_fd);
+	return r < 0 ? snap_error_set(err, r, "look at this program's own file: %s", strerror(-r)) : 0;
 }
 
 static int map_tables(void *arg)
@@ -309,10 +326,10 @@ static int map_tables(void *arg)
 	return tables_new(&s->tables, s->shm, s->opts.conf);
 }
 
-static int run_keeper(struct start *s)
+static int run_keeper(struct start *s, bool heir)
 {
 	struct keeper_conf k = { .shm = s->shm, .daemon = daemon_main, .arg = s, .n = s->n,
-				 .log_fd = s->log_fd, .tables = map_tables };
+				 .log_fd = s->log_fd, .tables = map_tables, .heir = heir };
 
 	k.mounts[0] = conf_str(s->opts.conf, "control_dir");
 	for (unsigned i = 0; i < s->n; i++) {
@@ -368,12 +385,41 @@ static int wait_ready(struct start *s, pid_t keeper)
 	}
 }
 
+/* This process was the keeper of another binary a moment ago; or is only to say whether it could be (upgrade.h). */
+static int inherit(struct start *s, int fd, bool trial)
+{
+	struct snap_error err = { 0 };
+	int r = upgrade_inherit(fd, &s->shm, &s->opts, s->pairs, &s->n, &err);
+
+	if (r == 0 && trial) /* the keeper does it when its memory is locked */
+		r = map_tables(s);
+	if (r < 0)
+		snap_error_set(&err, r, "map the tables: %s", r == -EPROTO ? "theirs are of another size" : strerror(-r));
+	if (trial && r == 0)
+		printf("%s\n", STILLFS_VERSION);
+	else if (trial)
+		fprintf(stderr, "stillfs: %s\n", err.msg);
+	if (trial)
+		return r < 0;
+	(void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	if (r < 0) {
+		if (s->shm)
+			upgrade_back(s->shm, err.msg);
+		return 1;
+	}
+	s->log_fd = s->shm->upgrade.log_fd;
+	start_log(s);
+	return run_keeper(s, true);
+}
+
 int main(int argc, char **argv)
 {
 	static struct start s;
 	struct snap_error err = { 0 };
 	pid_t keeper;
 
+	if (argc >= 2 && strncmp(argv[1], UPGRADE_ARG, strlen(UPGRADE_ARG)) == 0)
+		return inherit(&s, atoi(argv[1] + strlen(UPGRADE_ARG)), argc > 2 && strcmp(argv[2], UPGRADE_TRIAL) == 0);
 	if (opts_parse(&s.opts, argc, argv, NULL, &err) < 0) {
 		fprintf(stderr, "stillfs: %s\n", err.msg);
 		return 2;
@@ -394,7 +440,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	if (s.opts.foreground)
-		return run_keeper(&s);
+		return run_keeper(&s, false);
 	keeper = fork();
 	if (keeper < 0) {
 		fprintf(stderr, "stillfs: fork: %s\n", strerror(errno));
@@ -402,7 +448,7 @@ int main(int argc, char **argv)
 	}
 	if (keeper == 0) {
 		detach(&s);
-		_exit(run_keeper(&s));
+		_exit(run_keeper(&s, false));
 	}
 	return wait_ready(&s, keeper);
 }

@@ -18,6 +18,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+static bool differs; /* main thread: an answer to INIT is not an earlier daemon's, of another binary */
+
 /* libfuse's reply: to the descriptor (clone) that the request was read from, because the kernel looks
  * for it only there. INIT is answered on the first one, with the flags that libfuse 3.14 does not know. */
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
@@ -25,6 +27,7 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 	struct mnt *m = userdata;
 	struct rq *r = worker_current();
 	const struct fuse_out_header *h = iov[0].iov_base;
+	struct shm_mnt *saved = &m->core->shm->mnt[m->idx];
 	struct fuse_init_out *out;
 
 	if (h->unique == 0) /* a notification */
@@ -40,6 +43,12 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 		}
 		out->max_background = 65535; /* it limits asynchronous reads too: no cap */
 		out->congestion_threshold = 65535;
+	}
+	if (count >= 2 && iov[1].iov_len <= sizeof(saved->answer)) {
+		if (m->replaying)
+			differs = memcmp(saved->answer, iov[1].iov_base, iov[1].iov_len) != 0;
+		else
+			memcpy(saved->answer, iov[1].iov_base, iov[1].iov_len);
 	}
 	return m->replaying ? h->len : writev(fd, iov, count); /* the kernel has its answer from an earlier daemon */
 }
@@ -177,7 +186,8 @@ int session_resume(struct mnt *m, struct snap_error *err)
 	memcpy(buf, saved->init, saved->init_len);
 	take_init(m, buf, saved->init_len);
 	m->replaying = false;
-	return 0;
+	return !differs ? 0 : snap_error_set(err, -EPROTO, "take over %s: this binary would agree on other things with the "
+						   "kernel than the one that mounted it", m->pair->mountpoint);
 }
 
 void session_close(struct mnt *m)

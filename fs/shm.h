@@ -5,6 +5,7 @@
 #ifndef STILLFS_FS_SHM_H
 #define STILLFS_FS_SHM_H
 
+#include "base/clock.h"
 #include "base/door.h"
 
 #include <linux/futex.h>
@@ -15,7 +16,9 @@
 #include <unistd.h>
 
 #define SHM_MAGIC 0x73746c66u
-#define SHM_VERSION 3u /* of the head and of every table (tables.h) */
+/* Of the head, of every table (tables.h), of the control tree's numbering (ctl_int.h, the order of its files) and of
+ * what is agreed with the kernel: a binary with another version cannot take over. */
+#define SHM_VERSION 3u
 #define SHM_MAX_DEV_FDS 80 /* /dev/fuse descriptors incl. clones and the control session's */
 
 #define SHM_MAX_LANES 64u
@@ -44,6 +47,29 @@ struct shm_mnt {
 	_Atomic uint32_t init_len;
 	_Atomic uint64_t mount_dev;
 	unsigned char init[256]; /* the kernel's INIT, raw */
+	unsigned char answer[128]; /* ours to it: a successor's is the same, or it cannot take over */
+};
+
+/* What keeper and tables map, to be mapped again by another binary. */
+enum shm_map { SHM_MAP_HEAD, SHM_MAP_NODES, SHM_MAP_FILES, SHM_MAP_JOURNAL, SHM_MAP_FDS, SHM_MAP_OPS,
+	       SHM_MAP_REQUESTS, SHM_MAP_EVENTS, SHM_MAP_CONTROL, SHM_MAPS };
+
+enum shm_upgrade_state { SHM_UPGRADE_NONE, SHM_UPGRADE_WANTED, SHM_UPGRADE_CHECKING, SHM_UPGRADE_RUNNING,
+			 SHM_UPGRADE_DONE, SHM_UPGRADE_FAILED };
+
+/* See upgrade.h. */
+struct shm_upgrade {
+	_Atomic uint32_t state; /* enum shm_upgrade_state */
+	uint32_t conf_too_long, n_pairs;
+	int32_t exe_fd, log_fd; /* of the binary that serves; of the log */
+	struct {
+		char backing[4096], mountpoint[4096];
+		int32_t backing_fd;
+		uint64_t backing_dev;
+	} pair[DOOR_MAX_PAIRS];
+	char binary[4096]; /* path that the first keeper was started from */
+	char from[64], to[64], when[CLOCK_ISO_MAX], msg[SNAP_ERROR_MAX];
+	char conf[32768]; /* "key value" lines: what was set */
 };
 
 /* Whose closing of the gate: a successor keeps an operator's, and opens an engine's. */
@@ -52,6 +78,8 @@ enum shm_gate_by { SHM_GATE_ENGINE = 0, SHM_GATE_OPERATOR = 1 };
 struct shm_head {
 	uint32_t magic, version;
 	_Atomic int32_t keeper_pid, daemon_pid;
+	_Atomic int32_t serving_pid; /* the daemon, once it serves */
+	int32_t map_fd[SHM_MAPS];
 	_Atomic uint32_t ready; /* enum shm_ready */
 	_Atomic uint32_t restarts;
 	_Atomic uint64_t heartbeat_ns; /* gate timer thread, at least every 100 ms; 0: not started */
@@ -77,6 +105,7 @@ struct shm_head {
 	int32_t fail_code;
 	char fail_msg[SNAP_ERROR_MAX];
 	char last_death[256]; /* written by the keeper */
+	struct shm_upgrade upgrade;
 };
 
 /* Sleep while *word == seen, ms at the most. Across processes, so not a private futex. */

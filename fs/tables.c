@@ -1,35 +1,56 @@
 /* fs/tables.c - see tables.h. Mapped without reserve: memory is touched as used. */
 #include "fs/tables.h"
-#include "base/cleanup.h"
 #include "fs/core_int.h"
 #include "fs/ctl_handle.h"
 #include "fs/fault.h"
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
-void *tables_map(const char *name, size_t size)
+void *tables_map(const char *name, size_t size, int32_t *fd)
 {
-	cleanup_fd int fd = memfd_create(name, MFD_CLOEXEC);
+	int made = fd && *fd ? *fd : memfd_create(name, MFD_CLOEXEC);
+	struct stat st;
 	void *p;
 
-	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+	if (made < 0)
 		return NULL;
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (fd && *fd) {
+		if (fstat(made, &st) < 0 || st.st_size != (off_t)size) {
+			errno = EPROTO;
+			return NULL;
+		}
+	} else if (ftruncate(made, (off_t)size) < 0) {
+		(void)close(made);
+		return NULL;
+	}
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, made, 0);
+	if (fd)
+		*fd = made;
+	else
+		(void)close(made);
 	return p == MAP_FAILED ? NULL : p;
+}
+
+static int32_t *map_fd(struct tables *t, enum shm_map which)
+{
+	return t->head ? &t->head->map_fd[which] : NULL;
 }
 
 int tables_nodes(struct tables *t)
 {
-	t->node = tables_map("stillfs-nodes", (size_t)TABLES_NODES * sizeof(struct node));
-	t->file = tables_map("stillfs-files", (size_t)TABLES_FILES * sizeof(struct ofile));
-	t->journal = tables_map("stillfs-journal", sizeof(*t->journal));
-	t->fd_node = tables_map("stillfs-descriptors", TABLES_FDS * sizeof(uint32_t));
-	t->rec = tables_map("stillfs-ops", REC_COUNT * sizeof(struct op_rec));
+	t->node = tables_map("stillfs-nodes", (size_t)TABLES_NODES * sizeof(struct node), map_fd(t, SHM_MAP_NODES));
+	t->file = tables_map("stillfs-files", (size_t)TABLES_FILES * sizeof(struct ofile), map_fd(t, SHM_MAP_FILES));
+	t->journal = tables_map("stillfs-journal", sizeof(*t->journal), map_fd(t, SHM_MAP_JOURNAL));
+	t->fd_node = tables_map("stillfs-descriptors", TABLES_FDS * sizeof(uint32_t), map_fd(t, SHM_MAP_FDS));
+	t->rec = tables_map("stillfs-ops", REC_COUNT * sizeof(struct op_rec), map_fd(t, SHM_MAP_OPS));
 	if (!t->node || !t->file || !t->journal || !t->fd_node || !t->rec)
-		return -ENOMEM;
-	t->journal->n_used = NODE_FIRST;
-	t->journal->f_used = 1; /* file handle 0 is never given out */
+		return -errno;
+	if (!t->journal->f_used) { /* new */
+		t->journal->n_used = NODE_FIRST;
+		t->journal->f_used = 1; /* file handle 0 is never given out */
+	}
 	return 0;
 }
 
@@ -95,9 +116,11 @@ int tables_new(struct tables *t, struct shm_head *head, const struct conf *conf)
 	t->head = head;
 	t->pool_b = pool_size_b(conf);
 	t->landing = pool_landing(conf, 0);
-	t->pool = tables_map("stillfs-requests", t->pool_b);
+	t->pool = tables_map("stillfs-requests", t->pool_b, map_fd(t, SHM_MAP_REQUESTS));
 	t->events_b = CTL_EVENTS_B;
-	t->events = tables_map("stillfs-events", t->events_b);
-	t->ctl = tables_map("stillfs-control", sizeof(struct ctl_shared));
-	return tables_nodes(t) < 0 || !t->pool || !t->events || !t->ctl ? -ENOMEM : 0;
+	t->events = tables_map("stillfs-events", t->events_b, map_fd(t, SHM_MAP_EVENTS));
+	t->ctl = tables_map("stillfs-control", sizeof(struct ctl_shared), map_fd(t, SHM_MAP_CONTROL));
+	if (!t->pool || !t->events || !t->ctl)
+		return -errno;
+	return tables_nodes(t);
 }

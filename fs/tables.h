@@ -84,6 +84,7 @@ void tables_set_lookups(const struct tables *t, uint32_t slot, uint64_t nlookup,
 void tables_redo(const struct tables *t); /* what a dead daemon had begun of it */
 size_t pool_size_b(const struct conf *conf); /* pool.c: how much memory its slots take */
 size_t pool_landing(const struct conf *conf, unsigned lane); /* where a lane's landing is in it */
-void *tables_map(const char *name, size_t size); /* NULL: errno */
+/* Made when *fd is 0, else what an earlier binary has made is mapped; fd NULL: nobody else maps it. NULL: errno */
+void *tables_map(const char *name, size_t size, int32_t *fd);
 
 #endif

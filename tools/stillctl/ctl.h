@@ -72,6 +72,7 @@ int cmd_check(int argc, char **argv);
 int cmd_delete(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_upgrade(int argc, char **argv);
 int cmd_provider_test(int argc, char **argv);
 
 #endif

@@ -41,6 +41,7 @@ static const struct command commands[] = {
 	  cmd_check, 0, 64, true },
 	{ "wait", "NAME", "wait until the consistency point of a set is fixed", cmd_wait, 1, 1, false },
 	{ "doctor", "", "look at the database: accounts, paths, what is in the way", cmd_doctor, 0, 0, false },
+	{ "upgrade", "", "have the installed binary go on with the mounts, without unmounting", cmd_upgrade, 0, 0, false },
 	{ "provider-test", "SCRIPT BACKING [KEY=VALUE]...", "does an executable keep the contract of provider=exec?",
 	  cmd_provider_test, 2, 64, true },
 	{ NULL, NULL, NULL, NULL, 0, 0, false },
