@@ -69,6 +69,10 @@ struct door {
 
 struct engine;
 
+/* The whole life of a process that verifies a set, started by the engine as `stillfs --verify-set` (snapshot/verify/).
+ * Returns the exit code. */
+int engine_helper(void);
+
 /* Called exactly once, on an engine thread or before the call that registered it returns.
  * result: 0 or -errno, err the sentence (NULL on 0). Must not block or call the engine. */
 typedef void (*engine_done)(void *arg, int result, const struct snap_error *err);

@@ -418,6 +418,8 @@ int main(int argc, char **argv)
 	struct snap_error err = { 0 };
 	pid_t keeper;
 
+	if (argc == 2 && strcmp(argv[1], "--verify-set") == 0)
+		return engine_helper();
 	if (argc >= 2 && strncmp(argv[1], UPGRADE_ARG, strlen(UPGRADE_ARG)) == 0)
 		return inherit(&s, atoi(argv[1] + strlen(UPGRADE_ARG)), argc > 2 && strcmp(argv[2], UPGRADE_TRIAL) == 0);
 	if (opts_parse(&s.opts, argc, argv, NULL, &err) < 0) {

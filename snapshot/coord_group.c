@@ -202,6 +202,16 @@ static void group_status(void *self, struct vbuf *out)
 		g->m[i].ops->status(g->m[i].self, out);
 }
 
+/* Of the databases that have one; a set of several is restored by its documentation. */
+static void group_layout(void *self, struct vbuf *out)
+{
+	struct group *g = self;
+
+	for (unsigned i = 0; i < g->n; i++)
+		if (g->m[i].ops->layout)
+			g->m[i].ops->layout(g->m[i].self, out);
+}
+
 static int group_finish(void *self, int result, uint32_t max_ms, struct snap_error *err)
 {
 	struct group *g = self;
@@ -264,6 +274,7 @@ const struct coord_ops coord_group = {
 	.unlock = group_unlock,
 	.sever = group_sever,
 	.status = group_status,
+	.layout = group_layout,
 	.prepare = group_prepare,
 	.finish = group_finish,
 	.recover = group_recover,

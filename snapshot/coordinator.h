@@ -51,6 +51,9 @@ struct coord_ops {
 	/* Every finding of preflight, one line each: "ok WHAT", "bad WHAT: what to do". Returns how many
 	 * are bad, or -errno when it cannot be known. For stillctl doctor, on a coordinator of its own. */
 	int (*examine)(void *c, uint32_t max_ms, struct vbuf *out, struct snap_error *err);
+	/* optional: how to start such a server on a clone, as the last preflight read it: "server KIND",
+	 * "server_version V", "exe PATH", "option NAME VALUE" lines. Database thread; no I/O. */
+	void (*layout)(void *c, struct vbuf *out);
 };
 
 /* By name ("none", "mysql"), NULL when unknown. registry.c */

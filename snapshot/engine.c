@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "snapshot/child.h"
+#include "snapshot/verify/verify.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -134,6 +135,7 @@ static void complete_some(struct engine *e)
 			e->door.ops->report(e->door.fs, "snapshot", &err);
 		} else {
 			log_info("snapshot %s complete: lock %.1f ms, hold %.1f ms", s->name, s->lock_ms, s->hold_ms);
+			verify_completed(e, s); /* first: it is kept while it is verified */
 			prune_auto(e);
 		}
 	}
@@ -329,6 +331,8 @@ int engine_start(struct engine *e, struct snap_error *err)
 	if (!e->db_exec || !e->prov_exec)
 		return snap_error_set(err, -errno, "start the engine's threads: %s", strerror(errno));
 	r = recover(e, err);
+	if (r == 0)
+		r = verify_start(e, err);
 	if (r < 0)
 		return r;
 	r = pthread_create(&e->thread, NULL, engine_run, e);
@@ -357,6 +361,7 @@ int engine_stop(struct engine *e, uint32_t max_ms)
 	if (e->started)
 		(void)pthread_join(e->thread, NULL); /* every wait of it ends at the abort flag */
 	e->started = false;
+	verify_stop(e);
 	engine_notify(e, NULL, -ESHUTDOWN, &err);
 	if (e->db_exec && exec_stuck(e->db_exec))
 		e->coord->sever(e->coord_self);

@@ -40,6 +40,7 @@ struct engine {
 	const struct coord_ops *coord;
 	void *coord_self;
 	struct exec *db_exec, *prov_exec;
+	struct verify *verify; /* verify/verify.c */
 	pthread_t thread;
 	bool started;
 	/* 0, or what they fail with: ECANCELED, EINTR (the run alone), ESHUTDOWN. The run until its point is fixed;

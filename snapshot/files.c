@@ -5,6 +5,7 @@
 #include "snapshot/prune.h"
 #include "snapshot/prune_int.h"
 #include "base/clock.h"
+#include "snapshot/verify/verify.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -55,8 +56,8 @@ ATTR(tags, vbuf_puts(out, s->tags))
 ATTR(position, vbuf_puts(out, s->position))
 ATTR(volumes, vbuf_printf(out, "%u\n", s->volumes))
 ATTR(size, vbuf_printf(out, "%llu\n", (unsigned long long)s->size_b))
-ATTR(verified, vbuf_puts(out, "no\n")) /* nothing verifies yet: docs/limits.md */
 ATTR(last_error, vbuf_printf(out, "%s\n", *s->error ? s->error : "none"))
+ATTR(server, vbuf_puts(out, s->layout))
 ATTR(log, vbuf_puts(out, vbuf_text(&s->log)))
 ATTR(pin, vbuf_puts(out, s->pin ? "yes\n" : "no\n"))
 ATTR(lock_ms, {
@@ -357,6 +358,7 @@ const struct engine_file engine_root_files[] = {
 	{ "prune", prune_show, prune_write },
 	{ "prune.log", prune_show_log, NULL },
 	{ "rescan", rescan_show, rescan_write },
+	{ "verify", verify_render, verify_write },
 	{ NULL, NULL, NULL },
 };
 
@@ -373,7 +375,9 @@ const struct engine_file engine_set_files[] = {
 	{ "hold_ms", show_hold_ms, NULL },
 	{ "volumes", show_volumes, NULL },
 	{ "size", show_size, NULL },
-	{ "verified", show_verified, NULL },
+	{ "verified", verify_render_set, NULL },
+	{ "verify.log", verify_render_log, NULL },
+	{ "server", show_server, NULL },
 	{ "last_error", show_last_error, NULL },
 	{ "log", show_log, NULL },
 	{ NULL, NULL, NULL },

@@ -281,7 +281,15 @@ static int my_preflight(void *self, uint32_t max_ms, struct snap_error *err)
 		r = my_check_paths(m, err);
 	if (r == 0)
 		r = my_check_role(m, err);
-	return r;
+	vbuf_free(&m->layout);
+	return r < 0 ? r : my_read_layout(m, &m->layout, err);
+}
+
+static void my_layout(void *self, struct vbuf *out)
+{
+	const struct my *m = self;
+
+	vbuf_puts(out, vbuf_text(&m->layout));
 }
 
 /* Each check by itself; what failed is said with what to do. */
@@ -370,6 +378,7 @@ static void my_close(void *self)
 	my_disconnect(m);
 	vbuf_free(&m->blockers);
 	vbuf_free(&m->journal);
+	vbuf_free(&m->layout);
 	(void)pthread_mutex_destroy(&m->lock);
 	free(m);
 	mysql_library_end();
@@ -385,6 +394,7 @@ const struct coord_ops coord_mysql = {
 	.unlock = my_unlock,
 	.sever = my_sever,
 	.status = my_status,
+	.layout = my_layout,
 	.prepare = my_prepare,
 	.finish = my_finish,
 	.recover = my_recover,

@@ -33,6 +33,7 @@ struct my {
 	pthread_mutex_t lock; /* sock, text */
 	int sock; /* for sever; -1 */
 	char text[128]; /* for status */
+	struct vbuf layout; /* of the last preflight */
 };
 
 /* ---- mysql.c ---- */
@@ -78,5 +79,7 @@ int my_recover(void *self, uint32_t max_ms, struct snap_error *err);
 /* ---- mysql_check.c ---- */
 int my_check_grants(struct my *m, struct snap_error *err);
 int my_check_paths(struct my *m, struct snap_error *err);
+/* mysql_layout.c: "key value" lines, see coordinator.h */
+int my_read_layout(struct my *m, struct vbuf *out, struct snap_error *err);
 
 #endif

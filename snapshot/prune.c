@@ -30,7 +30,7 @@ static struct ret_set judged(const struct engine *e, const struct set *s)
 {
 	return (struct ret_set){ .name = s->name, .class = s->class, .tags = s->tags, .created = s->created.tv_sec,
 				 .seq = s->seq, .complete = s->state == SET_COMPLETE, .failed = s->state == SET_FAILED,
-				 .pin = s->pin, .verified = set_is_verified(s), .held = (s->held && clock_boot_ns() < s->held_ns) || by_other_provider(e, s) };
+				 .pin = s->pin, .verified = set_is_verified(s), .held = (s->held && clock_boot_ns() < s->held_ns) || s->verifying || by_other_provider(e, s) };
 }
 
 /* What a plan says, and all that it was made of but the time. */
@@ -120,7 +120,9 @@ void plan_reason(const struct engine *e, const struct plan *pl, size_t i, struct
 			vbuf_printf(out, "%s%s", sep, why[k].text);
 			sep = ", ";
 		}
-	if (o->why & RET_BY_HELD && s->held)
+	if (o->why & RET_BY_HELD && s->verifying)
+		vbuf_printf(out, "%sbeing verified", sep);
+	else if (o->why & RET_BY_HELD && s->held)
 		vbuf_printf(out, "%scannot be removed: %s", sep, s->held);
 	else if (o->why & RET_BY_HELD)
 		vbuf_printf(out, "%smade by provider=%s", sep, s->provider);
@@ -164,6 +166,8 @@ int prune_may_delete(struct engine *e, const struct set *s, bool force, const ch
 							"with that", what, s->provider);
 	if (s->pin)
 		return snap_error_set(err, -EBUSY, "%s: it is pinned; `echo no > snapshots/%s/pin` first", what, s->name);
+	if (s->verifying)
+		return snap_error_set(err, -EBUSY, "%s: it is being verified; `echo cancel > verify` first", what);
 	return force ? 0 : refuse_floor(e, s, what, err);
 }
 

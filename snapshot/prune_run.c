@@ -73,7 +73,7 @@ static bool mark(struct engine *e, const char *by)
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
 		if (!bsearch(s->id, p->journal, had, sizeof(*p->journal), by_text))
 			continue;
-		if ((s->state == SET_COMPLETE || s->state == SET_FAILED) && !s->pin) {
+		if ((s->state == SET_COMPLETE || s->state == SET_FAILED) && !s->pin && !s->verifying) {
 			s->gone_from = s->state;
 			s->gone_by = by;
 			s->state = SET_DELETING;

@@ -59,6 +59,26 @@ static int check_mounted(struct run *r)
 	return 0;
 }
 
+/* How to start a server on a clone of this set, for who verifies or restores it. */
+static int keep_layout(struct run *r)
+{
+	struct engine *e = r->e;
+	struct vbuf b = VBUF_INIT;
+	int ret;
+
+	for (unsigned i = 0; i < e->door.n_pairs; i++)
+		vbuf_printf(&b, "mountpoint %s\n", e->door.pairs[i].mountpoint);
+	if (e->coord->layout)
+		e->coord->layout(e->coord_self, &b);
+	ret = vbuf_error(&b);
+	(void)pthread_mutex_lock(&e->lock);
+	if (ret == 0)
+		ret = set_text(&r->s->layout, vbuf_text(&b));
+	(void)pthread_mutex_unlock(&e->lock);
+	vbuf_free(&b);
+	return ret < 0 ? snap_error_set(r->err, ret, "snapshot %s: out of memory", r->s->name) : 0;
+}
+
 static int step_preflight(struct run *r)
 {
 	struct engine *e = r->e;
@@ -81,6 +101,8 @@ static int step_preflight(struct run *r)
 		e->coord->sever(e->coord_self);
 	job_drop(e->db_exec, j);
 	run_note(r, "preflight_db", run_ms_since(t));
+	if (ret == 0)
+		ret = keep_layout(r);
 	if (ret < 0)
 		return ret;
 	t = clock_boot_ns();

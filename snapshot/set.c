@@ -10,6 +10,13 @@
 
 static const char *const state_names[] = { "running", "pending", "complete", "failed", "deleting" };
 
+static const char *const verified_names[] = { "no", "yes", "files", "failed" };
+
+const char *set_verified_name(enum set_verified v)
+{
+	return verified_names[v];
+}
+
 const char *set_state_name(enum set_state s)
 {
 	return state_names[s];
@@ -17,7 +24,7 @@ const char *set_state_name(enum set_state s)
 
 bool set_is_verified(const struct set *s)
 {
-	return false; /* nothing verifies yet: docs/limits.md */
+	return s->verified == VERIFIED_YES;
 }
 
 bool set_name_ok(const char *name)
@@ -47,7 +54,8 @@ struct set *set_new(void)
 		return NULL;
 	s->lock_ms = s->hold_ms = s->drain_ms = s->presync_ms = -1;
 	if (set_text(&s->description, "") < 0 || set_text(&s->tags, "") < 0 ||
-	    set_text(&s->position, "") < 0 || set_text(&s->error, "") < 0 || set_text(&s->detail, "") < 0) {
+	    set_text(&s->position, "") < 0 || set_text(&s->error, "") < 0 || set_text(&s->detail, "") < 0 ||
+	    set_text(&s->layout, "") < 0 || set_text(&s->verified_note, "") < 0) {
 		set_free(s);
 		return NULL;
 	}
@@ -62,6 +70,8 @@ void set_free(struct set *s)
 	free(s->tags);
 	free(s->position);
 	free(s->error);
+	free(s->layout);
+	free(s->verified_note);
 	free(s->detail);
 	free(s->held);
 	vbuf_free(&s->log);
@@ -107,6 +117,11 @@ void set_json(const struct set *s, struct vbuf *out)
 	put_str(o, "description", s->description);
 	put_str(o, "tags", s->tags);
 	put_str(o, "position", s->position);
+	put_str(o, "layout", s->layout);
+	put_str(o, "verified", verified_names[s->verified]);
+	json_object_object_add(o, "verified_ns",
+			       json_object_new_int64(s->verified_at.tv_sec * 1000000000LL + s->verified_at.tv_nsec));
+	put_str(o, "verified_note", s->verified_note);
 	put_str(o, "error", s->error);
 	json_object_object_add(o, "error_code", json_object_new_int(s->error_code));
 	put_str(o, "log", vbuf_text(&s->log));
@@ -183,10 +198,16 @@ static int fill(struct set *s, struct json_object *o)
 	s->drain_ms = get_ms(o, "drain_ms");
 	s->presync_ms = get_ms(o, "presync_ms");
 	s->error_code = json_object_get_int(json_object_object_get(o, "error_code"));
+	for (size_t i = 0; i < sizeof(verified_names) / sizeof(verified_names[0]); i++)
+		if (strcmp(get_str(o, "verified"), verified_names[i]) == 0)
+			s->verified = (enum set_verified)i;
+	s->verified_at = get_ns(o, "verified_ns");
 	vbuf_puts(&s->log, get_str(o, "log"));
 	if (set_text(&s->description, get_str(o, "description")) < 0 ||
 	    set_text(&s->tags, get_str(o, "tags")) < 0 ||
-	    set_text(&s->position, get_str(o, "position")) < 0 || set_text(&s->error, get_str(o, "error")) < 0)
+	    set_text(&s->position, get_str(o, "position")) < 0 || set_text(&s->error, get_str(o, "error")) < 0 ||
+	    set_text(&s->layout, get_str(o, "layout")) < 0 ||
+	    set_text(&s->verified_note, get_str(o, "verified_note")) < 0)
 		return -ENOMEM;
 	return vbuf_error(&s->log);
 }

@@ -13,6 +13,14 @@ enum set_state {
 	SET_DELETING, /* gone from the tree, its data being removed */
 };
 
+/* What verify found (docs/control-files.md). */
+enum set_verified {
+	VERIFIED_NO, /* never tried */
+	VERIFIED_YES, /* a server recovered it and all its tables are good */
+	VERIFIED_FILES, /* its files are as recorded; it has no server that could be started */
+	VERIFIED_FAILED,
+};
+
 struct set {
 	char name[DOOR_NAME_MAX + 1];
 	char id[33]; /* 32 hex digits */
@@ -31,6 +39,11 @@ struct set {
 	char *description; /* these: malloc'ed, never NULL */
 	char *tags; /* "key:value" lines */
 	char *position; /* "key value" lines */
+	char *layout; /* how to start its server: "mountpoint PATH" lines, and the coordinator's */
+	enum set_verified verified;
+	struct timespec verified_at;
+	char *verified_note; /* why not, or what was seen */
+	bool verifying; /* or waiting for it; in memory only */
 	char *error; /* the failure's sentence, "" */
 	char *detail; /* what completion is at */
 	int error_code; /* 0 or -errno */
@@ -51,6 +64,7 @@ void set_free(struct set *s);
 int set_text(char **field, const char *text); /* replace; 0 or -ENOMEM */
 bool set_is_verified(const struct set *s);
 const char *set_state_name(enum set_state s);
+const char *set_verified_name(enum set_verified v); /* no yes files failed */
 bool set_name_ok(const char *name); /* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 /* One JSON object, no newline. */
 void set_json(const struct set *s, struct vbuf *out);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -463,6 +464,9 @@ static int remove_in(struct local *l, unsigned i, const char *name, const char *
 	if (set >= 0) {
 		if (local_read_id(set, found) < 0 || strcmp(found, id) != 0)
 			stale = true;
+		else if (flock(set, LOCK_EX | LOCK_NB) < 0)
+			return snap_error_set(err, -EBUSY, "remove %s/%s: it is being restored or verified; tried again later",
+					      l->dir[i], name);
 		/* one rename makes it no set any more, whatever happens then */
 		else if (renameat(base, name, base, trash) < 0)
 			return snap_error_set(err, -errno, "rename %s/%s: %s", l->dir[i], name, strerror(errno));

@@ -16,6 +16,8 @@ int cmd_restore(int argc, char **argv)
 		return ctl_fail("cannot read the control file ", "status");
 	if (strcmp(provider, "ebs") == 0)
 		r = cmd_restore_ebs(argc, argv);
+	else if (strcmp(provider, "local") == 0)
+		r = cmd_restore_local(argc, argv);
 	else
 		r = ctl_fail("restore: sets of this provider are not restored by stillctl: ", provider);
 	free(provider);

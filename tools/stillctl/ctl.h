@@ -42,6 +42,8 @@ int ctl_find(void);
 
 /* Wait for the end of a rescan; show: print what it found. */
 int ctl_rescan_wait(bool show);
+/* Have a set verified, follow it, say the result: 0 it is good, 1. cmd_verify.c */
+int ctl_verify(const char *name);
 
 /* The value of `key` in a flat-keyed control file, malloc'ed; NULL: not there. */
 char *ctl_key(const char *rel, const char *key);
@@ -53,7 +55,7 @@ struct ctl_remote {
 };
 int ctl_run_remote(const struct ctl_remote *r, const struct command *c, int argc, char **argv);
 
-int cmd_restore(int argc, char **argv);
+int cmd_restore_local(int argc, char **argv);
 int cmd_restore_ebs(int argc, char **argv);
 int cmd_copy(int argc, char **argv);
 int cmd_status(int argc, char **argv);
@@ -71,6 +73,8 @@ int cmd_unpin(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_delete(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
+int cmd_verify(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_upgrade(int argc, char **argv);
 int cmd_provider_test(int argc, char **argv);

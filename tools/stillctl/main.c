@@ -27,9 +27,10 @@ static const struct command commands[] = {
 	{ "abort", "", "end the running snapshot and undo it", cmd_abort, 0, 0, false },
 	{ "events", "[--follow]", "what happened, as JSON lines", cmd_events, 0, 1, false },
 	{ "rescan", "[lineage=ID]", "make the catalog complete from the provider's own records", cmd_rescan, 0, 1, false },
-	{ "restore", "NAME [--az ZONE] [--type T] [--iops N] [--throughput N] [--kms-key KEY] [--init-rate N] "
+	{ "restore", "NAME --to DIR [--verify] [--copy] | NAME --in-place [--verify] | "
+	  "NAME [--az ZONE] [--type T] [--iops N] [--throughput N] [--kms-key KEY] [--init-rate N] "
 	  "[--attach DEVICE [--mount DIR] [--read-all] [--delete-on-termination]]",
-	  "make volumes of a set, attach and mount them", cmd_restore, 1, 32, false },
+	  "give a set's data back: into a directory, into the mount, or as volumes", cmd_restore, 1, 32, false },
 	{ "copy", "NAME --to-region REGION [--kms-key KEY] [--no-wait]", "copy a set into another region", cmd_copy, 3, 8, false },
 	{ "delete", "[--force] NAME", "delete a set; --force: although the floor keeps it", cmd_delete, 1, 2, false },
 	{ "pin", "NAME", "keep a set whatever the retention says", cmd_pin, 1, 1, false },
@@ -40,6 +41,7 @@ static const struct command commands[] = {
 	{ "check", "[--max-age TIME] [--max-verified-age TIME]", "is the newest set young enough: exit code for monitoring",
 	  cmd_check, 0, 64, true },
 	{ "wait", "NAME", "wait until the consistency point of a set is fixed", cmd_wait, 1, 1, false },
+	{ "verify", "NAME | --cancel [NAME]", "start a server on a copy of a set and check it", cmd_verify, 1, 2, false },
 	{ "doctor", "", "look at the database: accounts, paths, what is in the way", cmd_doctor, 0, 0, false },
 	{ "upgrade", "", "have the installed binary go on with the mounts, without unmounting", cmd_upgrade, 0, 0, false },
 	{ "provider-test", "SCRIPT BACKING [KEY=VALUE]...", "does an executable keep the contract of provider=exec?",

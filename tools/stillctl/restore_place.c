@@ -1,0 +1,307 @@
+/* tools/stillctl/restore_place.c - a set's data back into the live mount, through the mount, so that nothing of what the
+ * kernel and stillfs know of it becomes wrong. See restore.h.
+ * Order: nobody may enter (each mountpoint 0700 of root), nothing is open, the state as it is becomes a set, files are
+ * made equal (only blocks that differ are written), others removed, and at the very end the mountpoints get their owner
+ * and mode back. A restore that died leaves them closed: no server starts on half of it. Run again it goes on. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/reflink.h"
+#include "ctl.h"
+#include "restore.h"
+
+#define BLOCK (1u << 20)
+#define PAIRS_MAX 8
+#define DEPTH_MAX 72
+
+static int fail_at(const char *path)
+{
+	int e = errno;
+
+	(void)ctl_fail(path, ": cannot be made as in the set");
+	return ctl_fail("  ", strerror(e));
+}
+
+/* ---- files ---- */
+
+static int same_content(int in, int out)
+{
+	static char a[BLOCK], b[BLOCK];
+	off_t at = 0;
+	ssize_t n, m;
+
+	for (; (n = pread(in, a, BLOCK, at)) > 0; at += n) {
+		m = pread(out, b, (size_t)n, at);
+		if (m < 0)
+			return -1;
+		if ((m != n || memcmp(a, b, (size_t)n) != 0) && pwrite(out, a, (size_t)n, at) != n)
+			return -1;
+	}
+	return n < 0 || ftruncate(out, at) < 0 || fsync(out) < 0 ? -1 : 0;
+}
+
+static int same_xattrs(int in, int out)
+{
+	static char names[65536], value[65536];
+	ssize_t n = flistxattr(in, names, sizeof(names)), v;
+
+	for (const char *k = names; n > 0 && k < names + n; k += strlen(k) + 1) {
+		v = fgetxattr(in, k, value, sizeof(value));
+		if (v < 0 || (fsetxattr(out, k, value, (size_t)v, 0) < 0 && errno != EOPNOTSUPP))
+			return -1;
+	}
+	return 0;
+}
+
+static int same_attrs(int in, int out, const struct stat *st)
+{
+	const struct timespec t[2] = { st->st_atim, st->st_mtim };
+
+	return fchown(out, st->st_uid, st->st_gid) < 0 || fchmod(out, st->st_mode & 07777) < 0 || same_xattrs(in, out) < 0 ||
+			       futimens(out, t) < 0 ?
+		       -1 :
+		       0;
+}
+
+static int same_file(int src, int dst, const char *name, const struct stat *st)
+{
+	cleanup_fd int in = openat(src, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_fd int out = in < 0 ? -1 : openat(dst, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	return out < 0 || same_content(in, out) < 0 || same_attrs(in, out, st) < 0 ? -1 : 0;
+}
+
+static int same_link(int src, int dst, const char *name, const struct stat *st)
+{
+	const struct timespec t[2] = { st->st_atim, st->st_mtim };
+	char target[PATH_MAX];
+	ssize_t n = readlinkat(src, name, target, sizeof(target) - 1);
+
+	if (n < 0 || (unlinkat(dst, name, 0) < 0 && errno != ENOENT))
+		return -1;
+	target[n] = '\0';
+	return symlinkat(target, dst, name) < 0 || fchownat(dst, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0 ||
+			       utimensat(dst, name, t, AT_SYMLINK_NOFOLLOW) < 0 ?
+		       -1 :
+		       0;
+}
+
+/* Names that the set has not. */
+static int remove_others(int src, int dst)
+{
+	int fd = openat(dst, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct snap_error err = { 0 };
+	struct dirent *e;
+	struct stat st;
+
+	while (d && r == 0 && (e = readdir(d))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (fstatat(src, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 && reflink_remove(dst, e->d_name, &err) < 0)
+			r = ctl_fail(err.msg, "");
+	}
+	if (d)
+		(void)closedir(d);
+	return d ? r : -1;
+}
+
+static int same_dir(int src, int dst, int depth);
+
+static int same_entry(int src, int dst, const char *name, int depth)
+{
+	struct stat st, now;
+	struct snap_error err = { 0 };
+
+	if (fstatat(src, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -1;
+	/* another kind of thing, or a file with other names that must not change with this one */
+	if (fstatat(dst, name, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    ((now.st_mode & S_IFMT) != (st.st_mode & S_IFMT) || (S_ISREG(now.st_mode) && now.st_nlink > 1)) &&
+	    reflink_remove(dst, name, &err) < 0)
+		return ctl_fail(err.msg, "");
+	if (S_ISLNK(st.st_mode))
+		return same_link(src, dst, name, &st);
+	if (S_ISREG(st.st_mode))
+		return same_file(src, dst, name, &st);
+	if (S_ISDIR(st.st_mode)) {
+		cleanup_fd int a = openat(src, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		cleanup_fd int b = -1;
+		int r;
+
+		if (a < 0 || (mkdirat(dst, name, 0700) < 0 && errno != EEXIST))
+			return -1;
+		b = openat(dst, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		r = b < 0 ? -1 : same_dir(a, b, depth + 1);
+		return r != 0 ? r : same_attrs(a, b, &st);
+	}
+	return 0;
+}
+
+/* 0; -1: errno; 1: it has been said. */
+static int same_dir(int src, int dst, int depth)
+{
+	int fd = depth > DEPTH_MAX ? -1 : openat(src, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	r = d ? remove_others(src, dst) : -1;
+	while (r == 0 && (e = readdir(d))) {
+		/* the position belongs to the clone, and the mount takes no file of that name */
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    (depth == 1 && strcmp(e->d_name, ".stillfs-position") == 0))
+			continue;
+		r = same_entry(src, dst, e->d_name, depth);
+		if (r < 0)
+			r = fail_at(e->d_name);
+	}
+	if (d)
+		(void)closedir(d);
+	return r;
+}
+
+/* ---- the mount ---- */
+
+struct place {
+	char *mountpoint;
+	int src, dst;
+};
+
+/* Is anything open in the mount but our own directories? What was just closed takes a moment to be gone. */
+static bool in_use(unsigned own)
+{
+	const struct timespec pause = { .tv_nsec = 50000000 };
+
+	for (int i = 0; i < 20; i++) {
+		cleanup_free char *status = ctl_slurp("status");
+		const char *at = status ? strstr(status, "\nopen_files ") : NULL;
+
+		if (at && strtoul(at + 12, NULL, 10) == own)
+			return false;
+		(void)nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
+static int find_places(const struct restore *r, struct place *p, unsigned *n)
+{
+	cleanup_free char *status = ctl_slurp("status");
+	char *save = NULL;
+
+	for (char *l = status ? strtok_r(status, "\n", &save) : NULL; l && *n < PAIRS_MAX; l = strtok_r(NULL, "\n", &save))
+		if (strncmp(l, "mountpoint ", 11) == 0) {
+			p[*n].mountpoint = strdup(l + 11);
+			p[*n].src = p[*n].dst = -1;
+			(*n)++;
+		}
+	for (unsigned i = 0; i < *n; i++) {
+		DIR *d = *n > 1 ? opendir(r->data) : NULL;
+		struct dirent *e;
+		char *end;
+
+		p[i].dst = open(p[i].mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (*n == 1)
+			p[i].src = openat(r->src, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		while (d && p[i].src < 0 && (e = readdir(d)))
+			if (strtoul(e->d_name, &end, 10) == i && end > e->d_name && *end == '-')
+				p[i].src = openat(r->src, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (d)
+			(void)closedir(d);
+		if (p[i].dst < 0 || p[i].src < 0)
+			return ctl_fail("the set does not fit these mounts: it has no part for ", p[i].mountpoint);
+	}
+	return *n ? 0 : ctl_fail("status names no mountpoint", "");
+}
+
+/* The state as it is, pinned, before anything changes; its root's owner and mode are those from before the closing. */
+static int keep_state(const struct restore *r, const struct stat *was, unsigned n)
+{
+	char name[64], text[320], path[PATH_MAX], rel[128];
+	cleanup_free char *waited = NULL;
+	time_t now = time(NULL);
+	struct tm tm;
+
+	(void)gmtime_r(&now, &tm);
+	(void)strftime(name, sizeof(name), "before-restore-%Y%m%dT%H%M%SZ", &tm);
+	(void)snprintf(text, sizeof(text), "%s description=\"before the restore of %.100s\" pin\n", name, r->name);
+	if (ctl_write("snapshot", text) != 0)
+		return ctl_fail("the state as it is could not be kept as a set; nothing was restored (with db=mysql and the database down: db.when_down=crash-consistent)", "");
+	(void)snprintf(rel, sizeof(rel), "snapshots/%s/state", name);
+	for (;;) {
+		const struct timespec pause = { .tv_nsec = 100000000 };
+
+		free(waited);
+		waited = ctl_slurp(rel);
+		if (!waited || strcmp(waited, "failed\n") == 0)
+			return ctl_fail("the state as it is could not be kept as a set; nothing was restored (with db=mysql and the database down: db.when_down=crash-consistent)", "");
+		if (strcmp(waited, "complete\n") == 0)
+			break;
+		(void)nanosleep(&pause, NULL);
+	}
+	(void)snprintf(path, sizeof(path), "%s/snapshots/%s/data", ctl_dir, name);
+	if (n == 1 && (chown(path, was->st_uid, was->st_gid) < 0 || chmod(path, was->st_mode & 07777) < 0))
+		return ctl_fail("the kept set's directory: ", strerror(errno));
+	printf("kept the state as it was as set %s, pinned\n", name);
+	return 0;
+}
+
+/* Into closed mounts. */
+static int make_equal(struct place *p, unsigned n)
+{
+	struct stat st;
+
+	for (unsigned i = 0; i < n; i++) {
+		int r = same_dir(p[i].src, p[i].dst, 1);
+
+		if (r != 0)
+			return r < 0 ? fail_at(p[i].mountpoint) : 1;
+	}
+	for (unsigned i = 0; i < n; i++)
+		if (fsync(p[i].dst) < 0 || fstat(p[i].src, &st) < 0 || same_attrs(p[i].src, p[i].dst, &st) < 0)
+			return fail_at(p[i].mountpoint);
+	return 0;
+}
+
+int restore_in_place(const struct restore *r)
+{
+	struct place p[PAIRS_MAX];
+	struct stat was[PAIRS_MAX];
+	unsigned n = 0, closed = 0;
+	int ret = find_places(r, p, &n);
+
+	for (; ret == 0 && closed < n; closed++)
+		if (fstat(p[closed].dst, &was[closed]) < 0 || fchmod(p[closed].dst, 0700) < 0 || fchown(p[closed].dst, 0, 0) < 0)
+			ret = fail_at(p[closed].mountpoint);
+	if (ret == 0 && in_use(n))
+		ret = ctl_fail("files are open in the mount: stop the database (and whoever else uses it) first", "");
+	if (ret == 0)
+		ret = keep_state(r, was, n);
+	if (ret == 0 && in_use(n))
+		ret = ctl_fail("files were opened in the mount meanwhile; nothing was restored", "");
+	if (ret != 0) { /* nothing has changed but the doors */
+		for (unsigned i = 0; i < closed; i++)
+			if (fchown(p[i].dst, was[i].st_uid, was[i].st_gid) < 0 || fchmod(p[i].dst, was[i].st_mode & 07777) < 0)
+				(void)fail_at(p[i].mountpoint);
+	} else {
+		ret = make_equal(p, n);
+		if (ret != 0)
+			(void)ctl_fail("the mount is half restored and stays closed (0700 root): run the same command again", "");
+	}
+	for (unsigned i = 0; i < n; i++) {
+		free(p[i].mountpoint);
+		if (p[i].src >= 0)
+			(void)close(p[i].src);
+		if (p[i].dst >= 0)
+			(void)close(p[i].dst);
+	}
+	return ret;
+}
