@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#define LIST_TRIES 30
+
 extern char **environ;
 volatile int tool_stop;
 
@@ -179,12 +181,41 @@ int tool_members(struct tool *t, struct members *out, struct snap_error *err)
 	if (!out->set || !out->n)
 		return snap_error_set(err, -ENOENT, "no snapshots of set %s in %s; was it copied there?", t->id, t->e->region);
 	qsort(out->m, out->n, sizeof(out->m[0]), by_volume);
-	if (out->set->state == SET_PENDING)
+	if (out->set->state == SET_PENDING && !t->pending_too)
 		return snap_error_set(err, -EAGAIN, "set %s is not complete yet (%u %%): AWS makes volumes of complete snapshots only; try "
 						    "later", out->set->name, out->set->progress);
-	if (out->set->state != SET_COMPLETE)
+	if (out->set->state != SET_COMPLETE && !t->pending_too)
 		return snap_error_set(err, -EIO, "set %s is no good: %.300s", out->set->name, out->set->error);
 	return 0;
+}
+
+/* The snapshots' ids, as soon as all are described. */
+static int list(struct tool *t, int argc, char **argv, struct snap_error *err)
+{
+	struct members *ms = calloc(1, sizeof(*ms));
+	struct snap_error why = { 0 };
+	unsigned want = 1;
+	int r = -ENOMEM;
+
+	t->pending_too = true;
+	for (int i = 0; ms && i < LIST_TRIES && !tool_stop; i++) {
+		set_free(ms->set);
+		memset(ms, 0, sizeof(*ms));
+		snap_error_clear(&why);
+		r = tool_members(t, ms, &why);
+		for (unsigned k = 0; k < ms->n_tags; k++)
+			if (strcmp(ms->ours[k][0], "stillfs:members") == 0)
+				want = (unsigned)strtoul(ms->ours[k][1], NULL, 10);
+		if ((r == 0 && ms->n >= want) || (r < 0 && r != -ENOENT))
+			break;
+		tool_sleep_ms(500);
+	}
+	for (unsigned i = 0; r == 0 && i < ms->n; i++)
+		(void)printf("snapshot %s %s\n", ms->m[i].snap, ms->m[i].was);
+	if (ms)
+		set_free(ms->set);
+	free(ms);
+	return r < 0 ? snap_error_set(err, r, "%s", why.code ? why.msg : strerror(-r)) : 0;
 }
 
 /* ---- the command ---- */
@@ -210,7 +241,8 @@ int main(int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return printf("stillfs-ebs %s\n", STILLFS_VERSION) < 0;
 	if (argc > 1)
-		command = strcmp(argv[1], "restore") == 0 ? tool_restore : strcmp(argv[1], "copy") == 0 ? tool_copy : NULL;
+		command = strcmp(argv[1], "restore") == 0 ? tool_restore : strcmp(argv[1], "copy") == 0 ? tool_copy :
+			  strcmp(argv[1], "list") == 0 ? list : NULL;
 	if (!command) {
 		tool_say("stillfs-ebs is started by stillctl restore and stillctl copy; see stillctl(8)");
 		return 2;

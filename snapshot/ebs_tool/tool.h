@@ -15,7 +15,7 @@ struct tool {
 	struct ebs *e;
 	struct prov_run run; /* carries the wish to stop */
 	const char *id; /* of the set */
-	bool json;
+	bool pending_too; /* members of sets that are not complete yet are wanted as well */
 };
 
 /* One snapshot of a set, and the volume made from it. */

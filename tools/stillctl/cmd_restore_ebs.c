@@ -50,7 +50,7 @@ static unsigned add_options(const char **args, unsigned n)
 	return n;
 }
 
-static int start(const char *command, int argc, char **argv)
+int ctl_ebs(const char *command, int argc, char **argv)
 {
 	const char *args[ARGS_MAX + 64] = { NULL };
 	char path[PATH_MAX], id[40], *provider = ctl_key("status", "provider");
@@ -78,10 +78,10 @@ static int start(const char *command, int argc, char **argv)
 
 int cmd_restore_ebs(int argc, char **argv)
 {
-	return start("restore", argc, argv);
+	return ctl_ebs("restore", argc, argv);
 }
 
 int cmd_copy(int argc, char **argv)
 {
-	return start("copy", argc, argv);
+	return ctl_ebs("copy", argc, argv);
 }

@@ -55,6 +55,9 @@ struct ctl_remote {
 };
 int ctl_run_remote(const struct ctl_remote *r, const struct command *c, int argc, char **argv);
 
+/* Become the program stillfs-ebs, for set argv[0]. Returns only when it cannot be started. */
+int ctl_ebs(const char *command, int argc, char **argv);
+
 int cmd_restore_local(int argc, char **argv);
 int cmd_restore_ebs(int argc, char **argv);
 int cmd_copy(int argc, char **argv);

@@ -1,0 +1,326 @@
+/* tools/ec2-consistent-snapshot.c - the command line of the classic tool, over a mount of ours: the same options, the same
+ * output (ids of snapshots, one a line), the set taken through the control tree. See ec2-consistent-snapshot(8).
+ * Values that are secret are overwritten in the argument list before anything else is done. One thread; blocks as the control
+ * file `snapshot` does. Exit codes: 0 done; 1 refused or failed; 2 wrong usage. */
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "stillctl/ctl.h"
+#include "version.h"
+
+#define MANY 40
+
+char ctl_dir[PATH_MAX - 300];
+bool ctl_json, ctl_color;
+
+enum opt {
+	O_KEY = 256, O_SECRET, O_SECRET_FILE, O_ROLE, O_REGION, O_DESCRIPTION, O_TAG, O_FREEZE, O_NO_FREEZE, O_MYSQL, O_MONGO, O_STOP,
+	O_PERCONA, O_ACCOUNT, O_PASSWORD, O_STATUS_FILE, O_LIMIT, O_PRE, O_POST, O_VERSION,
+};
+
+static const struct option options[] = {
+	{ "help", 0, NULL, 'h' }, { "debug", 0, NULL, 'd' }, { "quiet", 0, NULL, 'q' }, { "noaction", 0, NULL, 'n' },
+	{ "version", 0, NULL, O_VERSION },
+	{ "aws-access-key-id", 1, NULL, O_KEY }, { "aws-secret-access-key", 1, NULL, O_SECRET },
+	{ "aws-access-key-id-file", 1, NULL, O_SECRET_FILE }, { "aws-secret-access-key-file", 1, NULL, O_SECRET_FILE },
+	{ "aws-credentials-file", 1, NULL, O_SECRET_FILE }, { "use-iam-role", 0, NULL, O_ROLE },
+	{ "region", 1, NULL, O_REGION }, { "description", 1, NULL, O_DESCRIPTION }, { "tag", 1, NULL, O_TAG },
+	{ "freeze-filesystem", 1, NULL, O_FREEZE }, { "xfs-filesystem", 1, NULL, O_FREEZE },
+	{ "no-freeze-filesystem", 1, NULL, O_NO_FREEZE },
+	{ "mongo", 0, NULL, O_MONGO }, { "mongo-host", 1, NULL, O_ACCOUNT }, { "mongo-port", 1, NULL, O_ACCOUNT },
+	{ "mongo-username", 1, NULL, O_ACCOUNT }, { "mongo-password", 1, NULL, O_PASSWORD }, { "mongo-stop", 0, NULL, O_STOP },
+	{ "mysql", 0, NULL, O_MYSQL }, { "mysql-defaults-file", 1, NULL, O_ACCOUNT }, { "mysql-host", 1, NULL, O_ACCOUNT },
+	{ "mysql-socket", 1, NULL, O_ACCOUNT }, { "mysql-username", 1, NULL, O_ACCOUNT }, { "mysql-password", 1, NULL, O_PASSWORD },
+	{ "mysql-master-status-file", 1, NULL, O_STATUS_FILE }, { "mysql-stop", 0, NULL, O_STOP }, { "percona", 0, NULL, O_MYSQL },
+	{ "snapshot-timeout", 1, NULL, O_LIMIT }, { "lock-timeout", 1, NULL, O_LIMIT }, { "lock-tries", 1, NULL, O_LIMIT },
+	{ "lock-sleep", 1, NULL, O_LIMIT }, { "pre-freeze-command", 1, NULL, O_PRE }, { "post-thaw-command", 1, NULL, O_POST },
+	{ NULL, 0, NULL, 0 },
+};
+
+static struct {
+	bool debug, quiet, noaction, mysql, mongo, keys, accounts, stop, limits, status_file;
+	const char *region, *description, *tags, *pre, *post;
+	unsigned descriptions, n_tags, n_fs, n_volumes;
+	const char *fs[MANY], *volume[MANY];
+} o;
+
+static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (o.quiet)
+		return;
+	va_start(ap, fmt);
+	(void)fputs("ec2-consistent-snapshot: ", stderr);
+	(void)vfprintf(stderr, fmt, ap);
+	(void)fputc('\n', stderr);
+	va_end(ap);
+}
+
+static int fail(const char *fmt, const char *a)
+{
+	(void)fputs("ec2-consistent-snapshot: ", stderr);
+	(void)fprintf(stderr, "%s%s\n", fmt, a);
+	return 1;
+}
+
+static void help(void)
+{
+	puts("Usage: ec2-consistent-snapshot [OPTION]... [VOLUMEID]...\n"
+	     "Take EBS snapshots of a database's volumes through the stillfs that is mounted there.\n");
+	for (const struct option *p = options; p->name; p++)
+		printf("  --%s%s\n", p->name, p->has_arg ? " VALUE" : "");
+	puts("\nSee ec2-consistent-snapshot(8).");
+}
+
+/* ---- the command line ---- */
+
+static int take(int c, char *arg)
+{
+	switch (c) {
+	case 'd': o.debug = true; return 0;
+	case 'q': o.quiet = true; return 0;
+	case 'n': o.noaction = true; return 0;
+	case O_KEY:
+	case O_SECRET:
+	case O_PASSWORD:
+		o.keys |= c != O_PASSWORD;
+		o.accounts |= c == O_PASSWORD;
+		memset(arg, 'x', strlen(arg)); /* ps shows it no more */
+		return 0;
+	case O_SECRET_FILE: o.keys = true; return 0;
+	case O_REGION: o.region = arg; return 0;
+	case O_DESCRIPTION:
+		o.description = o.descriptions++ ? o.description : arg;
+		return 0;
+	case O_TAG: o.tags = o.n_tags++ ? o.tags : arg; return 0;
+	case O_FREEZE:
+	case O_NO_FREEZE:
+		if (o.n_fs == MANY)
+			return fail("too many filesystems: ", arg);
+		o.fs[o.n_fs++] = arg;
+		return 0;
+	case O_MYSQL: o.mysql = true; return 0;
+	case O_MONGO: o.mongo = true; return 0;
+	case O_STOP: o.stop = true; return 0;
+	case O_ACCOUNT: o.accounts = true; return 0;
+	case O_STATUS_FILE: o.status_file = true; return 0;
+	case O_LIMIT: o.limits = true; return 0;
+	case O_PRE: o.pre = arg; return 0;
+	case O_POST: o.post = arg; return 0;
+	default: return 0;
+	}
+}
+
+static int read_arguments(int argc, char **argv)
+{
+	int c;
+
+	while ((c = getopt_long(argc, argv, "hdqn", options, NULL)) != -1) {
+		if (c == '?')
+			return 2;
+		if (c == 'h' || c == O_VERSION) {
+			if (c == 'h')
+				help();
+			else
+				puts("ec2-consistent-snapshot of stillfs " STILLFS_VERSION);
+			exit(0);
+		}
+		if (take(c, optarg) != 0)
+			return 2;
+	}
+	for (; optind < argc; optind++) {
+		if (strncmp(argv[optind], "vol-", 4) != 0 || o.n_volumes == MANY)
+			return fail("not a volume id, or too many: ", argv[optind]), 2;
+		o.volume[o.n_volumes++] = argv[optind];
+	}
+	if (!o.n_fs)
+		return fail("--freeze-filesystem MOUNTPOINT is needed: it names the stillfs", ""), 2;
+	if (o.n_tags > 1)
+		return fail("--tag for each volume is not possible: the snapshots of a set carry the same tags", ""), 2;
+	return 0;
+}
+
+/* ---- the mount ---- */
+
+static int find_mount(void)
+{
+	char link[PATH_MAX], to[sizeof(ctl_dir)];
+
+	for (unsigned i = 0; i < o.n_fs; i++) {
+		ssize_t n;
+
+		(void)snprintf(link, sizeof(link), "%.4000s/.stillfs", o.fs[i]);
+		n = readlink(link, to, sizeof(to) - 1);
+		if (n <= 0) {
+			(void)fail("no stillfs is mounted there, and without one nothing is locked, frozen or snapshotted: mount it first, "
+				   "mount -t stillfs DIR DIR -o provider=ebs,db=mysql: ", o.fs[i]);
+			return 1;
+		}
+		to[n] = '\0';
+		if (i && strcmp(to, ctl_dir) != 0)
+			return fail("belongs to another stillfs than the first one: ", o.fs[i]);
+		(void)snprintf(ctl_dir, sizeof(ctl_dir), "%s", to);
+	}
+	return 0;
+}
+
+static int check_mount(void)
+{
+	char *provider = ctl_key("status", "provider"), *db = ctl_key("status", "db"), *region = ctl_key("config", "ebs.region");
+	int r = 0;
+
+	if (!provider || !db)
+		r = fail("no stillfs answers in ", ctl_dir);
+	else if (strcmp(provider, "ebs") != 0)
+		r = fail("this stillfs takes no EBS snapshots; mount it with provider=ebs, it has provider=", provider);
+	else if (o.mysql && !strstr(db, "mysql"))
+		r = fail("--mysql: this stillfs locks no MySQL; mount it with db=mysql, it has db=", db);
+	else if (o.mongo && !strstr(db, "mongodb"))
+		r = fail("--mongo: this stillfs locks no MongoDB; mount it with db=mongodb, it has db=", db);
+	else if (o.region && region && *region && strcmp(region, o.region) != 0)
+		r = fail("--region is another one than the mount's: ", region);
+	free(provider);
+	free(db);
+	free(region);
+	return r;
+}
+
+/* What the mount decides, and the command line cannot. */
+static void warn(void)
+{
+	if (o.keys)
+		say("warning: keys on the command line are seen by everybody; they are hidden now, and not used: the mount has its own");
+	if (o.accounts)
+		say("warning: the database is spoken to as the mount's options db.* say");
+	if (o.stop)
+		say("warning: the server is not stopped: the mount locks it, or takes what a crash would leave");
+	if (o.status_file)
+		say("note: the position is in .stillfs-position in the snapshot, and in the set's `position`");
+	if (o.descriptions > 1)
+		say("warning: the snapshots of a set carry one description, the first");
+	if (o.debug && o.limits)
+		say("limits of time are the mount's: gate_timeout, db.lock_timeout, db.lock_tries");
+}
+
+/* ---- the set ---- */
+
+static void quoted(char *out, size_t cap, const char *text)
+{
+	size_t n = strlen(out);
+
+	for (; *text && n + 4 < cap; text++) {
+		if (*text == '"' || *text == '\\')
+			out[n++] = '\\';
+		out[n++] = *text;
+	}
+	out[n] = '\0';
+}
+
+static void build(char *text, size_t cap, const char *name)
+{
+	char tags[2048], *save = NULL;
+
+	(void)snprintf(text, cap, "%s class=classic description=\"", name);
+	quoted(text, cap, o.description ? o.description : "ec2-consistent-snapshot");
+	(void)strncat(text, "\"", cap - strlen(text) - 1);
+	(void)snprintf(tags, sizeof(tags), "%s", o.tags ? o.tags : "");
+	for (char *t = strtok_r(tags, ";", &save); t; t = strtok_r(NULL, ";", &save)) {
+		if (strchr(t, '='))
+			*strchr(t, '=') = ':';
+		(void)strncat(text, " tag=\"", cap - strlen(text) - 1);
+		quoted(text, cap, t);
+		(void)strncat(text, "\"", cap - strlen(text) - 1);
+	}
+	(void)strncat(text, "\n", cap - strlen(text) - 1);
+}
+
+static int run_hook(const char *what, const char *command)
+{
+	int status = command ? system(command) : 0;
+
+	if (status == 0)
+		return 0;
+	return fail(what, command);
+}
+
+/* "snapshot SNAPSHOT VOLUME" lines of stillfs-ebs: ids on stdout, as the old tool. Were the given volumes among them? */
+static int print_ids(const char *name)
+{
+	char line[256], snap[64], volume[64], *args[] = { (char *)(uintptr_t)name };
+	bool seen[MANY] = { false };
+	int fd[2], status = 0, r = 0;
+	pid_t pid;
+	FILE *f;
+
+	(void)fflush(stdout);
+	if (pipe(fd) < 0 || (pid = fork()) < 0)
+		return fail("cannot ask for the snapshots' ids of ", name);
+	if (pid == 0) {
+		(void)dup2(fd[1], 1);
+		(void)close(fd[0]);
+		(void)close(fd[1]);
+		_exit(ctl_ebs("list", 1, args));
+	}
+	(void)close(fd[1]);
+	f = fdopen(fd[0], "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "snapshot %63s %63s", snap, volume) == 2) {
+			puts(snap);
+			for (unsigned i = 0; i < o.n_volumes; i++)
+				seen[i] |= strcmp(o.volume[i], volume) == 0;
+		}
+	if (f)
+		(void)fclose(f);
+	(void)waitpid(pid, &status, 0);
+	r = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+	for (unsigned i = 0; r == 0 && i < o.n_volumes; i++)
+		if (!seen[i])
+			r = fail("the set was taken, but the mount does not lie on this volume, so it is not in it: ", o.volume[i]);
+	return r;
+}
+
+static int take_set(void)
+{
+	static char text[CTL_COMMAND_MAX];
+	time_t now = time(NULL);
+	char name[64], when[32];
+	struct tm tm;
+	int r;
+
+	(void)strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
+	(void)snprintf(name, sizeof(name), "classic-%s-%d", when, (int)getpid());
+	build(text, sizeof(text), name);
+	if (o.noaction) {
+		say("would write to %s/snapshot: %.*s", ctl_dir, (int)strlen(text) - 1, text);
+		return 0;
+	}
+	if (o.debug)
+		say("%s/snapshot: %.*s", ctl_dir, (int)strlen(text) - 1, text);
+	r = run_hook("the command before the snapshot failed, nothing was taken: ", o.pre);
+	if (r == 0)
+		r = ctl_write("snapshot", text);
+	if (o.pre || o.post)
+		r = run_hook("the command after the snapshot failed: ", o.post) || r; /* also after a failure: it undoes the first */
+	return r ? r : print_ids(name);
+}
+
+int main(int argc, char **argv)
+{
+	int r = read_arguments(argc, argv);
+
+	if (r == 0)
+		r = find_mount() || check_mount();
+	if (r)
+		return r;
+	warn();
+	return take_set();
+}
