@@ -94,7 +94,7 @@ class Drive:
 class SQL:
     """MariaDB or MySQL for the suite."""
 
-    keeps_locks = second_client = False
+    keeps_locks = False
 
     def __init__(self, scratch, server, drive, method):
         self.data = scratch / "data"
@@ -150,7 +150,7 @@ class SQL:
 class Mongo:
     """The scripted MongoDB for the suite: its lock outlives connections and us, so recover ends it."""
 
-    keeps_locks, second_client = True, False
+    keeps_locks = True
 
     def __init__(self, scratch):
         (scratch / "data").mkdir()
@@ -214,9 +214,7 @@ def make(kind, scratch):
     if kind == "mysql":
         return SQL(scratch, MySQL, [UNIT / "drive_mysql"], "ftwrl+instance")
     assert kind == "mysql-libmysqlclient"
-    server = SQL(scratch, MySQL, libmysqlclient_drive(scratch), "ftwrl+instance")
-    server.second_client = True
-    return server
+    return SQL(scratch, MySQL, libmysqlclient_drive(scratch), "ftwrl+instance")
 
 
 def server_version(text):

@@ -129,6 +129,7 @@ def follow(clone, source, gtid):
     replication.catch_up(source, clone)
 
 
+@pytest.mark.limit(180)
 @pytest.mark.parametrize("kind,role", ROLES)
 def test_a_set_taken_under_load_starts_and_follows_from_its_record(kind, role):
     with site(kind) as (m, make, scratch):
@@ -183,6 +184,7 @@ def test_a_set_taken_under_load_starts_and_follows_from_its_record(kind, role):
         assert replication.runs(clone)
 
 
+@pytest.mark.limit(180)
 @pytest.mark.parametrize("kind,flush,sync,where", MATRIX)
 def test_no_setting_of_flush_or_sync_lets_the_record_be_wrong(kind, flush, sync, where):
     outside = where == "outside"
