@@ -169,7 +169,7 @@ static void rights_sticky(void)
 
 static void fresh_suid(const char *name, mode_t mode)
 {
-	char key[64];
+	char key[96];
 
 	make_file(name, 100, 1);
 	(void)chown(name, ALICE, STAFF);
