@@ -13,11 +13,10 @@
 #include "base/clock.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysinfo.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,17 +26,20 @@
 #define OWN_CPU_PCT 80u /* of its waking time a lane must really have run, or the CPUs are short */
 #define GROW_AFTER 2u /* windows */
 #define SHRINK_AFTER 40u
+#define HELP_WINDOWS 4u
 #define STUCK_NS 20000000ull /* in one turn of lane 0 */
 
 /* Spinning: an idle CPU takes tens of microseconds to wake, more than a fast device needs for a request. Each
  * look is followed by sched_yield, so that whoever wants this CPU has it at once: the block layer's worker, or the
- * client itself. It ends where it would cost somebody something: a slower device (a cloud volume) misses SPIN_NS,
- * and while more threads are runnable than there are CPUs a lane that yields waits its turn behind them, where
- * one that slept would be let in at once. */
+ * client itself. It ends where it would cost somebody something: a slower device (a cloud volume) under a single
+ * caller misses SPIN_NS, and while the CPUs are busy a lane that yields waits its turn behind the others, where one
+ * that slept would be let in at once. */
 #define SPIN_NS 80000u
 #define SCORE_MAX 64u
 #define MISS_COST 2u
 #define TRY_EACH 64u /* sleeps */
+#define SPARE_PCT 50u /* of one CPU: from here on there is time to look */
+#define SHORT_PCT 30u
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -47,7 +49,7 @@ static uint64_t thread_cpu_ns(void)
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-static uint64_t mono_ns(void)
+uint64_t balance_now_ns(void)
 {
 	struct timespec t;
 
@@ -59,27 +61,31 @@ void balance_init(struct core *c)
 {
 	atomic_store(&c->lane[0].active, true);
 	atomic_store(&c->balance.n_active, 1);
-	c->balance.n_cpus = (unsigned)get_nprocs();
-	c->balance.runnable_x16 = 0;
-	c->balance.loadavg_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+	c->balance.tick_ns = NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
+	c->balance.stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+	c->balance.guard_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 }
 
 void balance_free(struct core *c)
 {
-	if (c->balance.loadavg_fd > 0)
-		(void)close(c->balance.loadavg_fd);
+	if (c->balance.stat_fd > 0)
+		(void)close(c->balance.stat_fd);
+	if (c->balance.guard_fd > 0)
+		(void)close(c->balance.guard_fd);
 }
 
 void balance_woke(struct lane *l)
 {
-	atomic_store_explicit(&l->awake_ns, mono_ns(), memory_order_relaxed);
+	atomic_store_explicit(&l->awake_ns, balance_now_ns(), memory_order_relaxed);
 }
 
 void balance_sleeps(struct lane *l)
 {
 	uint64_t since = atomic_load_explicit(&l->awake_ns, memory_order_relaxed);
 
-	count_add(&l->busy_ns, mono_ns() - since);
+	if (!since)
+		return;
+	count_add(&l->busy_ns, balance_now_ns() - since);
 	atomic_store_explicit(&l->awake_ns, 0, memory_order_relaxed);
 }
 
@@ -131,6 +137,15 @@ static void decide(struct core *c, uint64_t span, uint64_t busy, bool short_of_c
 	b->saturated = b->slack = 0;
 }
 
+/* Lane 1 was only called for one call that took long. */
+void balance_helped(struct core *c)
+{
+	struct balance *b = &c->balance;
+
+	if (atomic_load_explicit(&b->n_active, memory_order_relaxed) == 2 && b->slack < SHRINK_AFTER - HELP_WINDOWS)
+		b->slack = SHRINK_AFTER - HELP_WINDOWS;
+}
+
 void balance_turn(struct lane *l)
 {
 	struct core *c = l->core;
@@ -139,7 +154,7 @@ void balance_turn(struct lane *l)
 
 	if (l->idx || c->n_lanes == 1)
 		return;
-	now = mono_ns();
+	now = balance_now_ns();
 	atomic_store_explicit(&b->turn_ns, now, memory_order_relaxed);
 	if (now - b->start_ns < WINDOW_NS)
 		return;
@@ -156,43 +171,57 @@ void balance_turn(struct lane *l)
 	b->own_cpu_ns = cpu;
 }
 
-/* "0.20 0.18 0.12 1/80 11206": the fourth has the runnable threads, this one among them. */
-static unsigned runnable(int fd)
+/* Time that all CPUs together were idle since the start, in clock ticks; 0: not known. The first line is
+ * "cpu user nice system idle iowait ...", proc(5). */
+static uint64_t idle_ticks(int fd)
 {
-	char text[96], *p = text;
+	char text[128], *p = text;
+	uint64_t v[5] = { 0 };
 	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 
-	if (n <= 0)
-		return UINT_MAX;
+	if (n < 5)
+		return 0;
 	text[n] = '\0';
-	for (int i = 0; i < 3 && p; i++)
-		p = strchr(p + 1, ' ');
-	return p ? (unsigned)strtoul(p, NULL, 10) - 1 : UINT_MAX;
+	p += strcspn(p, " ");
+	for (int i = 0; i < 5; i++)
+		v[i] = strtoull(p, &p, 10);
+	return v[3] + v[4];
 }
 
-static void look_at_load(struct balance *b)
+/* Half a CPU that nobody wants, counting what the lanes burn in looking: a moving mean over a few ticks. */
+static void look_at_load(struct core *c)
 {
-	unsigned n = b->loadavg_fd < 0 ? UINT_MAX : runnable(b->loadavg_fd);
+	struct balance *b = &c->balance;
+	uint64_t now = balance_now_ns(), idle = b->stat_fd < 0 ? 0 : idle_ticks(b->stat_fd) * b->tick_ns, spun = 0, pct;
 
-	if (n == UINT_MAX)
-		return; /* not known: spare_cpu stays false */
-	if (n > 1024)
-		n = 1024;
-	b->runnable_x16 = b->runnable_x16 - b->runnable_x16 / 4 + n * 16 / 4;
-	if (b->runnable_x16 <= b->n_cpus * 16 + 4)
-		atomic_store(&b->spare_cpu, true);
-	else if (b->runnable_x16 > b->n_cpus * 16 + 12)
-		atomic_store(&b->spare_cpu, false);
+	for (unsigned i = 0; i < c->n_lanes; i++)
+		spun += c->lane[i].spin.cpu_ns;
+	if (idle && b->looked_ns && now > b->looked_ns) {
+		pct = (idle - b->idle_ns + spun - b->spun_ns) * 100 / (now - b->looked_ns); /* of one CPU */
+		b->spare_pct = (b->spare_pct * 3 + (pct > 1000 ? 1000 : (unsigned)pct)) / 4;
+		if (b->spare_pct >= SPARE_PCT)
+			atomic_store(&b->spare_cpu, true);
+		else if (b->spare_pct < SHORT_PCT)
+			atomic_store(&b->spare_cpu, false);
+	}
+	b->looked_ns = now;
+	b->idle_ns = idle;
+	b->spun_ns = spun;
 }
 
 void balance_watch(struct core *c)
 {
 	uint64_t since = atomic_load(&c->lane[0].awake_ns), turn = atomic_load(&c->balance.turn_ns);
 
-	look_at_load(&c->balance);
+	look_at_load(c);
 	/* nothing on a lane should block, but all requests would wait behind what does */
-	if (since && turn && mono_ns() - turn > STUCK_NS && atomic_load(&c->balance.n_active) == 1 &&
-	    c->n_lanes > 1)
+	if (since && turn && balance_now_ns() - turn > STUCK_NS)
+		balance_help(c);
+}
+
+void balance_help(struct core *c)
+{
+	if (atomic_load(&c->balance.n_active) == 1 && c->n_lanes > 1)
 		grow(c, 1);
 }
 
@@ -207,27 +236,43 @@ bool balance_spin_wanted(struct lane *l)
 	return s->score || ++s->skipped % TRY_EACH == 0;
 }
 
-static bool event(const struct lane *l)
+bool balance_event(const struct lane *l)
 {
 	return __atomic_load_n(l->ring.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN ||
 	       io_uring_cq_ready(&l->ring);
 }
 
-bool balance_spin(struct lane *l)
+void balance_spins(struct lane *l)
+{
+	l->spin.cpu0_ns = thread_cpu_ns();
+}
+
+void balance_spun(struct lane *l)
+{
+	if (l->spin.cpu0_ns)
+		count_add(&l->spin.cpu_ns, thread_cpu_ns() - l->spin.cpu0_ns);
+	l->spin.cpu0_ns = 0;
+}
+
+bool balance_looking(struct lane *l, uint64_t start)
+{
+	if (balance_event(l))
+		return false;
+	if (balance_now_ns() - start > SPIN_NS) {
+		balance_looked(l, false);
+		return false;
+	}
+	(void)sched_yield();
+	return true;
+}
+
+void balance_looked(struct lane *l, bool found)
 {
 	struct spin *s = &l->spin;
-	uint64_t start = mono_ns();
 
-	while (!event(l)) {
-		if (mono_ns() - start > SPIN_NS) {
-			s->score = s->score > MISS_COST ? s->score - MISS_COST : 0;
-			count_add(&s->n_misses, 1);
-			return false;
-		}
-		(void)sched_yield();
-	}
-	count_add(&s->n_hits, 1);
-	if (s->score < SCORE_MAX)
+	count_add(found ? &s->n_hits : &s->n_misses, 1);
+	if (found && s->score < SCORE_MAX)
 		s->score++;
-	return true;
+	else if (!found)
+		s->score = s->score > MISS_COST ? s->score - MISS_COST : 0;
 }

@@ -510,6 +510,8 @@ void core_status(struct core *c, struct vbuf *out)
 	}
 	vbuf_printf(out, "spin_hits %lu\nspin_misses %lu\nspare_cpu %s\n", spin[0], spin[1],
 		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no");
+	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_stuck_ms %lu\n", c->lane[0].inplace.n_calls,
+		    c->lane[0].inplace.n_waited, inplace_stuck_ms(&c->lane[0]));
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
 	vbuf_printf(out, "shared_mmap %s\n",
 		    c->mnt[0].allow_mmap ? "yes" : "no: this kernel allows none on direct opens (Linux 6.6)");

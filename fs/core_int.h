@@ -12,6 +12,7 @@
 #include <fuse3/fuse_lowlevel.h>
 
 #include "fs/core.h"
+#include "fs/lane.h"
 #include "fs/node.h"
 #include "fs/proto.h"
 
@@ -64,47 +65,6 @@ struct rq {
 	int fd;
 };
 
-/* Of a lane: whether looking for the next event before sleeping pays; see balance.c. */
-struct spin {
-	unsigned score; /* 0: it does not, and is tried now and then */
-	unsigned skipped, each; /* sleeps since the last try; a try after so many */
-	_Atomic uint64_t n_hits, n_misses;
-};
-
-struct lane {
-	struct core *core;
-	unsigned idx; /* also the gate's lane */
-	pthread_t thread;
-	bool runs;
-	struct io_uring ring;
-	uint16_t nobody; /* the ring's credentials for callers that are not root; 0: none */
-	struct op_rec *rec; /* for FORGET */
-	bool defer; /* IORING_SETUP_DEFER_TASKRUN */
-	sem_t ready; /* the thread has opened its ring, or failed to */
-	int ring_error;
-	int efd; /* wakes the lane for its inbox */
-	int fd[DOOR_MAX_PAIRS]; /* a clone of each mount's /dev/fuse */
-	bool readable[DOOR_MAX_PAIRS], armed[DOOR_MAX_PAIRS], ended[DOOR_MAX_PAIRS];
-	bool efd_armed;
-	pthread_mutex_t inbox_lock;
-	struct rq *inbox, **inbox_tail;
-	_Atomic bool inbox_full;
-	unsigned inflight; /* on the ring */
-	unsigned char *landing; /* where the part of a request goes whose pages may not be there; see fetch() */
-	struct rq *slots; /* free ones of its own: the pool's lock is taken once for many */
-	_Atomic unsigned n_slots;
-	bool lone[DOOR_MAX_PAIRS]; /* requests come one at a time: do not look for a second */
-	unsigned lone_turns;
-	bool unseen[DOOR_MAX_PAIRS]; /* there may be more requests: the poll must be armed */
-	/* balance.c: how busy it is, and whether it fetches requests */
-	_Atomic bool active;
-	_Atomic uint64_t busy_ns; /* awake until it last fell asleep */
-	_Atomic uint64_t awake_ns; /* awake since, 0: asleep */
-	struct spin spin;
-	/* per lane: no shared cache line */
-	_Atomic uint64_t n_read, n_write, n_fsync, n_falloc, n_direct, n_buffered, n_meta;
-};
-
 struct mnt {
 	struct core *core;
 	unsigned idx;
@@ -127,9 +87,11 @@ struct balance {
 	unsigned saturated, slack; /* windows in a row */
 	_Atomic unsigned n_active;
 	_Atomic uint64_t turn_ns; /* when lane 0 began its turn */
-	int loadavg_fd; /* the watch's */
-	unsigned n_cpus, runnable_x16; /* runnable threads of the machine, a moving mean, in sixteenths */
-	_Atomic bool spare_cpu; /* not more of them than CPUs */
+	int stat_fd; /* the watch's, and what it saw last */
+	uint64_t tick_ns, looked_ns, idle_ns, spun_ns;
+	unsigned spare_pct; /* of one CPU */
+	_Atomic bool spare_cpu; /* half a CPU and more */
+	int guard_fd; /* a timer that wakes lane 1 while lane 0 sits in a system call; see inplace.c */
 	_Atomic bool all_run; /* every lane has been started */
 };
 
@@ -178,8 +140,25 @@ void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
 void balance_sleeps(struct lane *l); /* before a sleep */
 bool balance_spin_wanted(struct lane *l);
-bool balance_spin(struct lane *l); /* look for an event for a moment, all being submitted. False: sleep */
+bool balance_looking(struct lane *l, uint64_t start); /* look once more (after a yield), all being submitted? */
+void balance_spins(struct lane *l); /* looking begins; balance_spun: it ends, or what was found is served */
+void balance_spun(struct lane *l);
+void balance_looked(struct lane *l, bool found);
+bool balance_event(const struct lane *l); /* the ring has one */
+void balance_helped(struct core *c); /* the call that balance_help was for has ended */
 void balance_watch(struct core *c); /* from the gate timer: a lane that is stuck gets help */
+void balance_help(struct core *c); /* lane 0 sits in a call: another lane fetches from now on */
+uint64_t balance_now_ns(void);
+
+/* inplace.c: a lane that serves one caller at a time makes the system call itself. */
+void inplace_init(struct lane *l); /* on its own thread */
+bool inplace_wanted(struct lane *l, const struct rq *r);
+bool inplace_looks(const struct lane *l); /* look for the next request, without the ring */
+void inplace_serve(struct lane *l, struct rq *r);
+int inplace_done(struct lane *l, struct rq *r, int64_t res); /* res: of the call. The result or -errno */
+void inplace_measure(struct lane *l); /* a direct write has ended */
+uint64_t inplace_stuck_ms(const struct lane *l); /* how long the call has lasted that is made now; any thread */
+void inplace_guard(struct core *c); /* lane 1: the guard has gone off */
 
 /* Add to a counter that one thread writes and others only read: no locked instruction. */
 static inline void count_add(_Atomic uint64_t *n, uint64_t more)
@@ -191,6 +170,11 @@ static inline void count_add(_Atomic uint64_t *n, uint64_t more)
 static inline struct fuse_in_header *rq_head(struct rq *r)
 {
 	return (struct fuse_in_header *)(void *)(r->buf + SLOT_IN);
+}
+
+static inline const void *rq_args_const(const struct rq *r)
+{
+	return r->buf + SLOT_IN + sizeof(struct fuse_in_header);
 }
 
 static inline void *rq_args(struct rq *r)
@@ -218,7 +202,10 @@ struct worker_pool *workers_start(struct core *c); /* NULL; errno */
 void workers_push(struct worker_pool *p, struct rq *r, enum rq_next step); /* never blocks */
 void workers_stop(struct worker_pool *p);
 int file_open_other(struct core *c, uint64_t fh); /* the descriptor that an open file has not yet; 0 or -errno */
-struct rq *worker_current(void); /* the request that this worker thread serves */
+struct rq *worker_current(void); /* the request that this thread serves */
+/* Serve on the calling thread, which then has a umask of its own (worker_prepare) and the record rec. */
+void worker_serve(struct core *c, struct rq *r, struct op_rec *rec, unsigned gate_lane);
+void worker_prepare(void);
 
 /* closer.c: closes that may write (XFS frees preallocation at the last close, inodes of
  * unlinked files are freed) wait until the gate is open, and count as modifying. */
@@ -237,6 +224,8 @@ int session_clone(struct mnt *m); /* one more descriptor for the same connection
 /* ops_*.c */
 extern const struct fuse_lowlevel_ops ops_table;
 struct mnt *ops_mnt(fuse_req_t req);
+void ops_cred_enter_nobody(void); /* the calling thread, until leave, which keeps errno; where l->nobody is not 0 */
+void ops_cred_leave_nobody(void);
 void ops_cred_nobody(struct lane *l); /* registers l->nobody; from the lane's own thread */
 void ops_tmpfile(struct rq *r); /* raw: libfuse 3.14 does not know the opcodes */
 void ops_statx(struct rq *r);

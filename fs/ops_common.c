@@ -113,13 +113,27 @@ void ops_cred_enter(fuse_req_t req)
 
 #define NOBODY 0xfffffffeu /* no user has it, nor the ids that a filesystem may reserve blocks for */
 
+void ops_cred_enter_nobody(void)
+{
+	(void)syscall(SYS_setfsuid, NOBODY);
+	keep_caps(1u << CAP_FSETID); /* set-id bits go where the kernel asks for it, see worker.c */
+}
+
+void ops_cred_leave_nobody(void)
+{
+	int e = errno; /* of the call between */
+
+	ops_cred_leave();
+	errno = e;
+}
+
 void ops_cred_nobody(struct lane *l)
 {
 	int id = 0;
 
 	(void)syscall(SYS_setfsuid, NOBODY);
 	if ((uint32_t)syscall(SYS_setfsuid, -1) == NOBODY) { /* not in a user namespace without that id */
-		keep_caps(1u << CAP_FSETID); /* set-id bits go where the kernel asks for it, see worker.c */
+		ops_cred_enter_nobody();
 		id = io_uring_register_personality(&l->ring);
 	}
 	l->nobody = id > 0 ? (uint16_t)id : 0;

@@ -24,7 +24,7 @@
 #define LONE_RECHECK 16u /* turns */
 
 /* user_data of entries that are not requests; requests are pointers, above these */
-enum { TAG_INBOX = 1, TAG_POLL = 16 };
+enum { TAG_INBOX = 1, TAG_GUARD = 2, TAG_POLL = 16 };
 
 struct io_uring_sqe *lane_sqe(struct lane *l)
 {
@@ -193,6 +193,10 @@ static void dispatch(struct lane *l, struct rq *r)
 {
 	if (!admit(l, r))
 		return;
+	if (inplace_wanted(l, r)) {
+		inplace_serve(l, r);
+		return;
+	}
 	switch (r->opcode) {
 	case FUSE_READ:
 	case FUSE_WRITE:
@@ -273,7 +277,8 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 
 			atomic_store_explicit(&l->rec->slot, 0, memory_order_release);
 			rq_put(r);
-			l->lone[i] = k == 1;
+			if (k)
+				l->lone[i] = k == 1;
 			if (e == EAGAIN)
 				l->readable[i] = false;
 			else if (e == ENODEV || e == EBADF)
@@ -282,6 +287,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 				continue; /* ENOENT, EINTR: that request was withdrawn */
 			return true;
 		}
+		l->n_fetched++;
 		r->lane = l;
 		r->m = &c->mnt[i];
 		r->len = (uint32_t)n;
@@ -311,6 +317,12 @@ static void arm(struct lane *l)
 		io_uring_sqe_set_data64(s, TAG_POLL + i);
 		l->armed[i] = true;
 	}
+	if (l->idx == 1 && !l->guard_armed && l->core->balance.guard_fd >= 0) {
+		s = lane_sqe(l);
+		io_uring_prep_poll_add(s, l->core->balance.guard_fd, POLLIN);
+		io_uring_sqe_set_data64(s, TAG_GUARD);
+		l->guard_armed = true;
+	}
 	if (!l->efd_armed) {
 		s = lane_sqe(l);
 		io_uring_prep_poll_add(s, l->efd, POLLIN);
@@ -334,6 +346,9 @@ static void reap(struct lane *l)
 			if (read(l->efd, &v, sizeof(v)) < 0) {
 				/* EAGAIN: taken already; the inbox is looked at in any case */
 			}
+		} else if (tag == TAG_GUARD) {
+			l->guard_armed = false;
+			inplace_guard(l->core);
 		} else if (tag < TAG_POLL + DOOR_MAX_PAIRS) {
 			l->armed[tag - TAG_POLL] = false;
 			l->readable[tag - TAG_POLL] = true; /* also on error: read() names it */
@@ -353,9 +368,41 @@ static bool spin(struct lane *l)
 		return false;
 	if (io_uring_sq_ready(&l->ring))
 		(void)io_uring_submit(&l->ring);
-	if (!balance_spin(l))
+	balance_spins(l);
+	for (uint64_t start = balance_now_ns(); balance_looking(l, start);)
+		;
+	balance_spun(l);
+	if (!balance_event(l))
 		return false;
+	balance_looked(l, true);
 	(void)io_uring_get_events(&l->ring);
+	return true;
+}
+
+/* One caller, who is served in place: his next request is looked for where it comes, without a poll of the ring. Nor
+ * has the caller to wake anybody then. True: a request was served. */
+static bool look(struct lane *l)
+{
+	uint64_t seen = l->n_fetched, start;
+	bool starved = false;
+
+	if (!inplace_looks(l) || !balance_spin_wanted(l))
+		return false;
+	if (io_uring_sq_ready(&l->ring))
+		(void)io_uring_submit(&l->ring);
+	balance_sleeps(l);
+	balance_spins(l);
+	start = balance_now_ns();
+	while (l->n_fetched == seen && !starved && balance_looking(l, start)) {
+		for (unsigned i = 0; i < l->core->n_mnt; i++)
+			if (!l->armed[i] && !l->ended[i] && !starved)
+				(void)fetch(l, i, &starved);
+	}
+	balance_spun(l);
+	balance_woke(l);
+	if (l->n_fetched == seen)
+		return false;
+	balance_looked(l, true);
 	return true;
 }
 
@@ -365,16 +412,18 @@ static void lane_wait(struct lane *l, bool idle, bool starved)
 	struct io_uring_cqe *cqe;
 
 	if (!idle) {
+		if (l->defer && !io_uring_sq_ready(&l->ring) && !balance_event(l))
+			return; /* served in place: the ring has nothing */
 		if (l->defer)
 			(void)io_uring_submit_and_get_events(&l->ring);
 		else if (io_uring_sq_ready(&l->ring))
 			(void)io_uring_submit(&l->ring);
 		return;
 	}
-	if (l->defer && !starved && spin(l))
-		return;
 	balance_sleeps(l);
-	if (starved) /* slots come back from other lanes, which do not wake this one */
+	if (l->defer && !starved && spin(l)) {
+		/* looking is not work: it must not call for another lane */
+	} else if (starved) /* slots come back from other lanes, which do not wake this one */
 		(void)io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, &ts, NULL);
 	else
 		(void)io_uring_submit_and_wait(&l->ring, 1);
@@ -434,6 +483,8 @@ static void lane_loop(struct lane *l)
 		for (unsigned i = 0; i < c->n_mnt; i++)
 			if (l->readable[i] && !fetch(l, i, &starved))
 				idle = false;
+		if (idle && l->efd_armed && !starved && look(l))
+			idle = false;
 		if (idle) {
 			arm(l);
 			idle = !atomic_load(&l->inbox_full);
@@ -458,6 +509,8 @@ static void *lane_run(void *arg)
 		return NULL;
 	ops_cred_nobody(l);
 	pool_thread_is(l);
+	worker_prepare();
+	inplace_init(l);
 	balance_woke(l);
 	lane_loop(l);
 	io_uring_queue_exit(&l->ring);

@@ -136,7 +136,7 @@ static int kill_suid(struct core *c, struct rq *r)
 	return 0;
 }
 
-static void serve(struct core *c, struct rq *r, struct op_rec *rec, unsigned gate_lane)
+void worker_serve(struct core *c, struct rq *r, struct op_rec *rec, unsigned gate_lane)
 {
 	struct fuse_buf b = { .size = r->len, .mem = r->buf + SLOT_IN };
 	int e;
@@ -166,6 +166,14 @@ static void serve(struct core *c, struct rq *r, struct op_rec *rec, unsigned gat
 	rq_finish(r, gate_lane);
 }
 
+/* A umask of its own, so that creating files can take the caller's. */
+void worker_prepare(void)
+{
+	if (unshare(CLONE_FS) < 0) {
+		/* only without the right to: the mask is then 0 and the kernel's is used (session.c) */
+	}
+}
+
 static void *worker_run(void *arg)
 {
 	const struct worker_arg *a = arg;
@@ -175,10 +183,7 @@ static void *worker_run(void *arg)
 	bool modify;
 
 	(void)pthread_setname_np(pthread_self(), "worker");
-	/* a umask of its own, so that creating files can take the caller's */
-	if (unshare(CLONE_FS) < 0) {
-		/* only without the right to: the mask is then 0 and the kernel's is used (session.c) */
-	}
+	worker_prepare();
 	(void)pthread_mutex_lock(&p->lock);
 	for (;;) {
 		if (p->flow.head) {
@@ -197,7 +202,7 @@ static void *worker_run(void *arg)
 			continue;
 		}
 		(void)pthread_mutex_unlock(&p->lock);
-		serve(p->core, r, rec, a->gate_lane);
+		worker_serve(p->core, r, rec, a->gate_lane);
 		(void)pthread_mutex_lock(&p->lock);
 		if (modify)
 			p->modifying--;

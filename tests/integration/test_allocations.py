@@ -42,54 +42,69 @@ def counted(scratch, make_mount):
 
 def ops(m):
     s = m.status()
-    return {k: int(s[f"ops_{k}"]) for k in ("read", "write", "fsync", "fallocate", "direct", "buffered")}
+    return {k: int(s[f"ops_{k}"]) for k in ("read", "write", "fsync", "fallocate", "direct", "buffered")} | {
+        "inplace": int(s["inplace_calls"]), "meta": int(s["ops_meta"])}
 
 
-def use(m, name, flags, n):
+def use(fd, n):
     """n writes, reads, and some fsyncs and fallocates of one file."""
     page = mmap.mmap(-1, 4096)
-    fd = os.open(m.mnt / name, os.O_RDWR | os.O_CREAT | flags, 0o600)
-    try:
-        for i in range(n):
-            page[:8] = struct.pack("Q", i)
-            assert os.pwrite(fd, page, i % 64 * 4096) == 4096
-            assert os.preadv(fd, [page], i % 64 * 4096) == 4096
-            assert page[:8] == struct.pack("Q", i)
-            if i % 100 == 0:
-                os.fsync(fd)
-                os.fdatasync(fd)
-                os.posix_fallocate(fd, 0, (64 + i) * 4096)
-    finally:
-        os.close(fd)
+    for i in range(n):
+        page[:8] = struct.pack("Q", i)
+        assert os.pwrite(fd, page, i % 64 * 4096) == 4096
+        assert os.preadv(fd, [page], i % 64 * 4096) == 4096
+        assert page[:8] == struct.pack("Q", i)
+        if i % 100 == 0:
+            os.fsync(fd)
+            os.fdatasync(fd)
+            os.posix_fallocate(fd, 0, (64 + i) * 4096)
 
 
-def use_all(m, n):
-    """From several threads, with and without O_DIRECT."""
-    errors = []
+def use_all(m, n, threads=4):
+    """From several threads, with and without O_DIRECT. The counts of the lanes before and after: opening and closing,
+    which libfuse serves and allocates for, perhaps on a lane, are outside."""
+    errors, seen = [], []
+    barrier = threading.Barrier(threads, action=lambda: seen.append(m.counts.of(LANE)), timeout=60)
 
     def one(name, flags):
+        fd = os.open(m.mnt / name, os.O_RDWR | os.O_CREAT | flags, 0o600)
         try:
-            use(m, name, flags, n)
+            use(fd, 4)  # each descriptor is opened by a worker, once
+            barrier.wait()
+            use(fd, n)
+            barrier.wait()
         except BaseException as e:
             errors.append(e)
-    threads = [threading.Thread(target=one, args=(f"f{i}", os.O_DIRECT if i % 2 else 0)) for i in range(4)]
-    for t in threads:
+            barrier.abort()
+        finally:
+            os.close(fd)
+    running = [threading.Thread(target=one, args=(f"f{i}", os.O_DIRECT if i % 2 else 0)) for i in range(threads)]
+    for t in running:
         t.start()
-    for t in threads:
+    for t in running:
         t.join()
     assert not errors, errors
+    return seen
 
 
-def test_reads_writes_syncs_and_fallocates_allocate_and_log_nothing(counted):
-    use_all(counted, 50)  # descriptors are opened by workers, once a file
-    before, done = counted.counts.of(LANE), ops(counted)
+@pytest.mark.parametrize("threads", [4, 2, 1])
+def test_reads_writes_syncs_and_fallocates_allocate_and_log_nothing(counted, threads):
+    done = ops(counted)
+    before, after = use_all(counted, 10_000 // threads, threads)
     assert before[THREADS] > 0, "no thread of the data path was seen"
-    use_all(counted, 2500)
-    after, now = counted.counts.of(LANE), ops(counted)
+    now = ops(counted)
     assert now["read"] - done["read"] >= 10_000 and now["write"] - done["write"] >= 10_000
     assert now["fsync"] - done["fsync"] >= 200 and now["fallocate"] - done["fallocate"] >= 100
-    assert now["direct"] - done["direct"] >= 10_000 and now["buffered"] - done["buffered"] >= 10_000
-    assert after == before
+    if threads > 1:
+        assert now["direct"] - done["direct"] >= 10_000 and now["buffered"] - done["buffered"] >= 10_000
+    else:
+        assert now["inplace"] - done["inplace"] >= 100  # one caller: by the lane itself
+    # the kernel asks for an attribute now and then (security.capability, before a buffered write): libfuse's, and
+    # perhaps in place; two allocations each at the most
+    meta = now["meta"] - done["meta"]
+    assert meta * 40 < now["read"] - done["read"]
+    assert after[ALLOC] - before[ALLOC] <= 2 * meta and after[FREE] - before[FREE] <= 2 * meta
+    assert after[FORMAT:] == before[FORMAT:]
 
 
 def test_parking_and_resubmitting_allocate_and_log_nothing(counted):
@@ -104,20 +119,21 @@ def test_parking_and_resubmitting_allocate_and_log_nothing(counted):
             wait_for("writes to park", lambda: int(counted.status()["parked"]) >= 4)
         for t in threads:
             t.join()
-    for fd in fds:
-        os.close(fd)
     assert int(counted.status()["parked_total"]) >= 20
     assert counted.counts.of(LANE) == before
+    for fd in fds:
+        os.close(fd)
 
 
 def test_the_counter_counts(counted):
-    """A metadata operation goes through libfuse, which allocates for each request: on a worker, not on a lane."""
+    """A metadata operation goes through libfuse, which allocates for each request: on a worker, or on a lane
+    that serves its only caller in place."""
     (counted.mnt / "first").write_bytes(b"")
-    worker, lane = counted.counts.of(WORKER), counted.counts.of(LANE)
+    def both(what):
+        return counted.counts.of(WORKER)[what] + counted.counts.of(LANE)[what]
+    allocated, freed = both(ALLOC), both(FREE)
     for i in range(100):
         (counted.mnt / f"n{i}").touch()
-    now = counted.counts.of(WORKER)
-    assert now[ALLOC] - worker[ALLOC] >= 100
-    assert now[FREE] - worker[FREE] >= 100
-    assert counted.counts.of(LANE) == lane
+    assert both(ALLOC) - allocated >= 100
+    assert both(FREE) - freed >= 100
     assert counted.counts.of(OTHER)[FORMAT] > 0  # the log's own lines, and the control files

@@ -1,0 +1,198 @@
+/* fs/inplace.c - a caller who is alone is served by the lane itself, in a plain system call.
+ * Owns:      the lanes' struct inplace, and what the guard's timer is set to.
+ * Called by: the lanes (transport_dev.c).
+ * Threads:   lane 0 serves; lane 1 is woken by the guard.
+ * Blocks:    inplace_serve, for as long as the backing takes. It therefore runs only while nobody else is known who would
+ *            wait: lane 0 fetches alone, requests come one at a time, none is in flight, the gate is open. And a
+ *            guard stands behind it: GUARD_NS after such a call began lane 1 starts to fetch, so that a
+ *            backing that stalls holds back one request, as it would without us.
+ * Errors:    the operation's.
+ *
+ * Why: a synchronous call is the cheapest way to do one thing. An asynchronous direct write completes through a kernel
+ * worker, fdatasync on io_uring runs on another, and a metadata operation costs waking a worker of ours and its
+ * answer: each one or two wake-ups of a CPU, in a path that a single caller waits for (docs/performance.md). With
+ * several callers none of this pays, as the lane is awake anyway and its sleep would delay the others. */
+#include "fs/oplog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define GUARD_NS 4000000ull
+#define LONG_NS 30000u /* somebody may have come meanwhile: look */
+#define FAST_NS 70000u /* a device that answers before a lane would fall asleep (balance.c) */
+#define PENALTY_MIN 64u
+#define PENALTY_MAX 4096u
+
+void inplace_init(struct lane *l)
+{
+	if (l->idx == 0 && l->core->n_lanes > 1)
+		l->inplace.rec = oplog_take(l->core->oplog);
+	l->inplace.penalty = PENALTY_MIN;
+}
+
+/* What is over in moments, wherever the backing answers from memory, or waits for the device alone. */
+static bool suits(uint32_t opcode)
+{
+	switch (opcode) {
+	case FUSE_WRITE:
+	case FUSE_FSYNC:
+	case FUSE_LOOKUP:
+	case FUSE_GETATTR:
+	case FUSE_READLINK:
+	case FUSE_SYMLINK:
+	case FUSE_MKNOD:
+	case FUSE_MKDIR:
+	case FUSE_UNLINK:
+	case FUSE_RMDIR:
+	case FUSE_RENAME:
+	case FUSE_RENAME2:
+	case FUSE_LINK:
+	case FUSE_OPEN:
+	case FUSE_CREATE:
+	case FUSE_RELEASE:
+	case FUSE_STATFS:
+	case FUSE_SETXATTR:
+	case FUSE_GETXATTR:
+	case FUSE_LISTXATTR:
+	case FUSE_REMOVEXATTR:
+	case FUSE_OPENDIR:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_RELEASEDIR:
+	case FUSE_ACCESS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A direct write to a device so fast that its completion is there while the lane still looks: no kernel worker's
+ * wake-up is saved by sleeping in the call, and the lane's own would be paid. Its time is measured either way. */
+static bool found_spinning(struct lane *l, const struct rq *r)
+{
+	const struct fuse_write_in *in = rq_args_const(r);
+	struct inplace *p = &l->inplace;
+
+	if (!(in->flags & O_DIRECT) || in->write_flags & FUSE_WRITE_CACHE)
+		return false;
+	p->direct_ns = balance_now_ns();
+	return p->write_ns < FAST_NS && atomic_load_explicit(&l->core->balance.spare_cpu, memory_order_relaxed);
+}
+
+void inplace_measure(struct lane *l)
+{
+	struct inplace *p = &l->inplace;
+	uint64_t took = balance_now_ns() - p->direct_ns;
+
+	p->direct_ns = 0;
+	p->write_ns = p->write_ns - p->write_ns / 8 + (took > 10000000u ? 10000000u : took) / 8;
+}
+
+static bool wanted(struct lane *l, const struct rq *r)
+{
+	struct inplace *p = &l->inplace;
+
+	if (!p->rec || l->inflight || !l->lone[r->m->idx] || !suits(r->opcode))
+		return false;
+	if (p->skip) {
+		p->skip--;
+		return false;
+	}
+	if (r->opcode == FUSE_WRITE && found_spinning(l, r))
+		return false;
+	return atomic_load_explicit(&l->core->balance.n_active, memory_order_relaxed) == 1 &&
+	       !atomic_load(&l->inbox_full) && gate_is_open(l->core->gate);
+}
+
+bool inplace_wanted(struct lane *l, const struct rq *r)
+{
+	return l->inplace.last = wanted(l, r);
+}
+
+bool inplace_looks(const struct lane *l)
+{
+	return l->inplace.last && !l->inflight &&
+	       atomic_load_explicit(&l->core->balance.n_active, memory_order_relaxed) == 1;
+}
+
+/* Set ahead of time, and seldom: a call that has ended by then finds the guard looking for nothing. */
+static void set_guard(struct inplace *p, int fd, uint64_t now)
+{
+	struct itimerspec at = { .it_value = { .tv_nsec = (long)GUARD_NS } };
+
+	if (p->guard_ns > now + GUARD_NS / 2)
+		return;
+	p->guard_ns = now + GUARD_NS;
+	(void)timerfd_settime(fd, 0, &at, NULL);
+}
+
+void inplace_serve(struct lane *l, struct rq *r)
+{
+	struct inplace *p = &l->inplace;
+	uint64_t now = balance_now_ns();
+
+	balance_spun(l);
+	set_guard(p, l->core->balance.guard_fd, now);
+	balance_sleeps(l); /* waiting for the backing is no work that another lane could share */
+	atomic_store(&p->since_ns, now);
+	count_add(&p->n_calls, 1);
+	switch (r->opcode) {
+	case FUSE_WRITE:
+	case FUSE_FSYNC:
+		p->on = true;
+		data_start(l, r);
+		p->on = false;
+		break;
+	default:
+		count_add(&l->n_meta, 1);
+		r->next_step = RQ_LIBFUSE;
+		worker_serve(l->core, r, p->rec, l->idx);
+	}
+	atomic_store(&p->since_ns, 0);
+	balance_woke(l);
+	balance_helped(l->core);
+}
+
+/* Before the reply, which brings the caller's next request: whoever is there now has waited behind this call. */
+int inplace_done(struct lane *l, struct rq *r, int64_t res)
+{
+	struct inplace *p = &l->inplace;
+	struct pollfd at = { .fd = l->fd[r->m->idx], .events = POLLIN };
+	int result = res < 0 ? -errno : (int)res;
+
+	if (p->direct_ns)
+		inplace_measure(l);
+	if (balance_now_ns() - p->since_ns < LONG_NS)
+		return result;
+	if (poll(&at, 1, 0) == 1) {
+		count_add(&p->n_waited, 1);
+		p->skip = p->penalty;
+		if (p->penalty < PENALTY_MAX)
+			p->penalty *= 2;
+	} else if (p->penalty > PENALTY_MIN) {
+		p->penalty--;
+	}
+	return result;
+}
+
+uint64_t inplace_stuck_ms(const struct lane *l)
+{
+	uint64_t since = atomic_load(&l->inplace.since_ns), now = balance_now_ns();
+
+	return since && since < now ? (now - since) / 1000000 : 0;
+}
+
+void inplace_guard(struct core *c)
+{
+	uint64_t since = atomic_load(&c->lane[0].inplace.since_ns);
+	uint64_t expired;
+
+	if (read(c->balance.guard_fd, &expired, sizeof(expired)) < 0) {
+		/* EAGAIN: set anew meanwhile */
+	}
+	if (since && balance_now_ns() - since > GUARD_NS / 2 - 100000)
+		balance_help(c);
+}
