@@ -93,8 +93,14 @@ static void bind_programs(const struct vspec *s)
 
 		(void)snprintf(from, sizeof(from), "%s%s", strcmp(s->root, "/") == 0 ? "" : s->root, dirs[i]);
 		covered |= strncmp(s->server, dirs[i], strlen(dirs[i])) == 0 && s->server[strlen(dirs[i])] == '/';
-		if (lstat(from, &st) < 0)
+		if (lstat(from, &st) < 0) {
+			/* a root of unpacked packages has only what /bin, /lib ... lead to elsewhere */
+			(void)snprintf(target, sizeof(target), "usr%s", dirs[i]);
+			(void)snprintf(from, sizeof(from), "%s/usr%s", strcmp(s->root, "/") == 0 ? "" : s->root, dirs[i]);
+			if (stat(from, &st) == 0 && symlink(target, in_root(dirs[i])) < 0)
+				die("link %s", dirs[i]);
 			continue;
+		}
 		if (S_ISLNK(st.st_mode)) {
 			n = readlink(from, target, sizeof(target) - 1);
 			target[n > 0 ? n : 0] = '\0';

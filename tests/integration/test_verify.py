@@ -14,6 +14,7 @@ import subprocess
 import pytest
 
 from mariadb import MariaDB
+from mysql import MySQL, mysql_root
 from stillfs import STILLCTL, Mount, Scratch, wait_for
 
 
@@ -400,3 +401,34 @@ def test_stillctl_verify_says_the_result_by_its_exit_code(site):
     flip(sets_dir(m) / "bad" / "data" / "t" / "a.ibd", 5 * 16384 + 700)
     r = subprocess.run([str(STILLCTL), "--dir", str(m.control), "verify", "bad"], capture_output=True, text=True)
     assert r.returncode == 1 and "stillctl: bad: failed " in r.stderr and "verify.log" in r.stderr, r
+
+
+@pytest.fixture
+def mysql_site():
+    root = mysql_root()
+    s = Scratch(size_mb=1400)
+    m = Mount(s, start=False, db="mysql", db__socket=s.dir / "db" / "sock", verify__root=root,
+              verify__server="/usr/sbin/mysqld")
+    m.start()
+    db = MySQL(s.dir / "db", m.mnt, options=["--gtid-mode=ON", "--enforce-gtid-consistency=ON"]).start()
+    yield m, db
+    db.stop()
+    m.close()
+    s.close()
+
+
+def test_mysql_from_a_root_of_its_own_is_recovered_and_its_sabotage_found(mysql_site):
+    m, db = mysql_site
+    db.query("CREATE DATABASE t")
+    db.query("CREATE TABLE t.a (id INT AUTO_INCREMENT PRIMARY KEY, v CHAR(200), KEY (v))")
+    db.query("INSERT INTO t.a (v) VALUES " + ", ".join(f"('row {i}')" for i in range(3000)))
+    take(m, "good")
+    uuid = (m.mnt / "auto.cnf").read_text()
+    assert verify(m, "good")[0] == "yes", log_of(m, "good")
+    p = flat(m.read("snapshots/good/position"))
+    assert f"gtid_executed {p['gtid_executed']}" in log_of(m, "good") and p["server"] == "mysql"
+    assert (sets_dir(m) / "good" / "data" / "auto.cnf").read_text() == uuid
+    spoil(m, "page", lambda d: flip(d / "t" / "a.ibd", 6 * 16384 + 700))
+    word, sentence = verify(m, "page")
+    assert word == "failed", sentence
+    assert left_behind(m) == []
