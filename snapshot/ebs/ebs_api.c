@@ -68,6 +68,14 @@ static bool renewed(struct api *a, const struct ec2_call *call)
 	return true;
 }
 
+/* What was asked, before what came of it. */
+static int failed(const char *action, int r, const struct snap_error *why, struct snap_error *err)
+{
+	if (strncmp(why->msg, action, strlen(action)) == 0)
+		return snap_error_set(err, r, "%s", why->msg);
+	return snap_error_set(err, r, "%s: %s", action, why->msg);
+}
+
 int api_call(struct api *a, const char *action, const struct vbuf *form, bool once, struct xml **out,
 	     struct snap_error *err)
 {
@@ -89,7 +97,7 @@ int api_call(struct api *a, const char *action, const struct vbuf *form, bool on
 		if (r == 0)
 			return 0;
 		if (i || once || !renewed(a, &call))
-			return snap_error_set(err, r, "%s", why.msg);
+			return failed(action, r, &why, err);
 	}
 	return r;
 }
@@ -98,15 +106,19 @@ int api_pages(struct api *a, const char *action, const struct vbuf *form,
 	      int (*fn)(void *arg, const struct xml_elem *root, struct snap_error *err), void *arg, struct snap_error *err)
 {
 	struct ec2_call call = { .action = action, .form = form };
+	struct snap_error why = { 0 };
 	struct ec2_peer p;
 	int r = prepare(a, &p, &call, err);
 
 	if (r < 0)
 		return r;
-	r = ec2_pages(a->e->ec2, &p, &call, fn, arg, err);
+	r = ec2_pages(a->e->ec2, &p, &call, fn, arg, &why);
 	memcpy(a->code, call.code, sizeof(a->code));
 	(void)renewed(a, &call); /* this one has failed; the next finds new keys */
-	return r;
+	if (r == 0)
+		return 0;
+	/* else fn's own sentence */
+	return call.fate != EC2_DONE ? failed(action, r, &why, err) : snap_error_set(err, r, "%s", why.msg);
 }
 
 /* ---- snapshots ---- */

@@ -1,0 +1,255 @@
+/* tests/unit/snapshot/test_ebs_failures.c - each call of the provider ebs x each way a call fails: what it says, that it
+ * ends in its time, and that nothing is left unaccounted. What a failed creation does is test_ebs.c's. */
+#include "tests/unit/snapshot/http_server.h"
+#include "tests/unit/snapshot/unit.h"
+#include "snapshot/ebs/ebs_int.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ID "00112233445566778899aabbccddeeff"
+#define A "vol-0aaaaaaaaaaaaaaaa"
+#define B "vol-0bbbbbbbbbbbbbbbb"
+#define ERR(code) "<Response><Errors><Error><Code>" code "</Code><Message>m</Message></Error></Errors></Response>"
+#define SNAPS(s) "<DescribeSnapshotsResponse><snapshotSet>" s "</snapshotSet></DescribeSnapshotsResponse>"
+#define TAGGED(snap, vol, set, attempt, n) "<item><snapshotId>" snap "</snapshotId><volumeId>" vol "</volumeId><status>pending</status>" \
+	"<volumeSize>10</volumeSize><tagSet><item><key>stillfs:set</key><value>" set "</value></item><item><key>stillfs:members</key><value>" n \
+	"</value></item><item><key>stillfs:id</key><value>" ID "</value></item><item><key>stillfs:attempt</key><value>" attempt \
+	"</value></item></tagSet></item>"
+#define SHORT_MS 250u
+
+static const struct conf_key table[] = {
+	{ "ebs.volumes", CONF_LIST, "", NULL, 0, 0, "", "" },   { "ebs.region", CONF_STRING, "", NULL, 0, 0, "", "" },
+	{ "ebs.endpoint", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.profile", CONF_STRING, "", NULL, 0, 0, "", "" },
+	{ "ebs.instance", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.fips", CONF_BOOL, "no", NULL, 0, 0, "", "" },
+	{ "ebs.dualstack", CONF_BOOL, "no", NULL, 0, 0, "", "" }, { "ebs.old_metadata", CONF_BOOL, "no", NULL, 0, 0, "", "" },
+	{ NULL, CONF_STRING, NULL, NULL, 0, 0, NULL, NULL },
+};
+
+/* How the call fails, for good. */
+static const struct fault {
+	const char *name;
+	struct hs_step step;
+	int code; /* 0: any, the call was repeated until its deadline */
+} faults[] = {
+	{ "timeout", { .kind = HS_STALL }, 0 },
+	{ "cut connection", { .kind = HS_LOST, .forever = true }, 0 },
+	{ "500", { .status = 500, .body = "<html>oops", .forever = true }, 0 },
+	{ "503", { .status = 503, .body = ERR("ServiceUnavailable"), .forever = true }, 0 },
+	{ "throttled", { .status = 503, .body = ERR("RequestLimitExceeded"), .forever = true }, -EAGAIN },
+	{ "half an XML", { .kind = HS_TORN, .body = "<DescribeVolumesResponse><volumeSet>", .forever = true }, 0 },
+	{ "permission denied", { .status = 403, .body = ERR("UnauthorizedOperation"), .forever = true }, -EACCES },
+};
+#define N_FAULTS (sizeof(faults) / sizeof(faults[0]))
+
+static const struct {
+	const char *action;
+	struct hs_step step;
+} calls[] = {
+	{ "DescribeInstances", { .body = "<DescribeInstancesResponse><reservationSet><item><instancesSet><item><instanceId>i-0123456789abcdef0"
+					 "</instanceId><rootDeviceName>/dev/xvda</rootDeviceName><blockDeviceMapping><item><deviceName>/dev/sdf"
+					 "</deviceName><ebs><volumeId>" A "</volumeId><status>attached</status></ebs></item></blockDeviceMapping>"
+					 "</item></instancesSet></item></reservationSet></DescribeInstancesResponse>" } },
+	{ "DescribeVolumes", { .body = "<DescribeVolumesResponse><volumeSet><item><volumeId>" A "</volumeId><volumeType>gp3</volumeType>"
+				       "</item></volumeSet></DescribeVolumesResponse>" } },
+	{ "DescribeSnapshots", { .body = SNAPS("") } },
+	{ "CreateSnapshot", { .status = 412, .body = ERR("DryRunOperation") } }, /* asked beforehand, dry */
+};
+#define N_CALLS 4u
+
+static struct {
+	struct conf *conf;
+	struct door door;
+	struct hs *s;
+	void *p;
+	struct prov_run run;
+	struct snap_error err;
+	uint64_t until_ns; /* the run is asked to stop then; 0: never */
+} at;
+
+static bool cancelled(const struct prov_run *r)
+{
+	return at.until_ns && clock_boot_ns() > at.until_ns;
+}
+
+static void begin(const struct hs_step *steps, size_t n)
+{
+	memset(&at, 0, sizeof(at));
+	at.conf = conf_new(table, NULL);
+	at.s = hs_start(false, steps, n);
+	assert_int_equal(conf_set(at.conf, "test", "ebs.endpoint", hs_url(at.s), NULL), 0);
+	assert_int_equal(conf_set(at.conf, "test", "ebs.region", "eu-west-1", NULL), 0);
+	assert_int_equal(conf_set(at.conf, "test", "ebs.instance", "i-0123456789abcdef0", NULL), 0);
+	assert_int_equal(conf_set(at.conf, "test", "ebs.volumes", A, NULL), 0);
+	at.door = (struct door){ .name = "orders", .n_pairs = 1, .conf = at.conf };
+	at.door.pairs[0].backing = at.door.pairs[0].mountpoint = "/data";
+	at.p = prov_ebs.open(&at.door, &at.err);
+	assert_non_null(at.p);
+	at.run = (struct prov_run){ .name = "nightly", .set_id = ID, .lineage = ID, .door = &at.door, .cancelled = cancelled,
+				    .class = "daily", .description = "", .tags = "", .position = "" };
+}
+
+static void end(void)
+{
+	prov_ebs.finish(at.p, &at.run);
+	prov_ebs.close(at.p);
+	hs_stop(at.s, true);
+	conf_free(at.conf);
+}
+
+static int setup(void **state)
+{
+	log_quiet();
+	(void)setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE", 1);
+	(void)setenv("AWS_SECRET_ACCESS_KEY", "secret", 1);
+	(void)setenv("AWS_CONFIG_FILE", "/nonexistent", 1);
+	(void)setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent", 1);
+	return 0;
+}
+
+static void check(const char *action, const struct fault *f, int r, uint64_t began)
+{
+	uint64_t ms = (clock_boot_ns() - began) / NS_PER_MS;
+
+	if (r >= 0 || (f->code && r != f->code) || !strstr(at.err.msg, action))
+		fail_msg("%s, %s: %d: %s", action, f->name, r, at.err.msg);
+	if (ms > SHORT_MS + 600)
+		fail_msg("%s, %s: %llu ms, where it had %u", action, f->name, (unsigned long long)ms, SHORT_MS);
+}
+
+static void before_the_hold_every_failure_ends_in_time_and_leaves_nothing(void **state)
+{
+	for (unsigned k = 0; k < N_CALLS; k++)
+		for (size_t f = 0; f < N_FAULTS; f++) {
+			struct hs_step steps[N_CALLS + 1];
+			uint64_t began;
+			unsigned asked;
+			int r;
+
+			for (unsigned i = 0; i < k; i++)
+				steps[i] = calls[i].step;
+			steps[k] = faults[f].step;
+			begin(steps, k + 1);
+			began = clock_boot_ns();
+			r = prov_ebs.preflight(at.p, &at.run, 10000, SHORT_MS, &at.err);
+			check(calls[k].action, &faults[f], r, began);
+			asked = hs_count(at.s);
+			for (unsigned i = 0; k < 3 && i < asked; i++)
+				assert_null(strstr(hs_request(at.s, i), "Action=CreateSnapshot"));
+			for (unsigned i = 0; i < asked; i++)
+				assert_true(!strstr(hs_request(at.s, i), "Action=CreateSnapshot") || strstr(hs_request(at.s, i), "DryRun=true"));
+			snap_error_clear(&at.err);
+			assert_int_equal(prov_ebs.discard(at.p, &at.run, &at.err), 0);
+			assert_int_equal(hs_count(at.s), asked); /* nothing was made, and it knows */
+			end();
+		}
+}
+
+static void no_failure_of_asking_fails_a_set_that_is_pending(void **state)
+{
+	for (size_t f = 0; f < N_FAULTS; f++) {
+		struct hs_step steps[] = { { .body = SNAPS(TAGGED("snap-1", A, "nightly", ID, "1")) }, faults[f].step };
+		struct prov_progress p = { 0 };
+
+		begin(steps, 2);
+		assert_int_equal(prov_ebs.resume(at.p, &at.run, 3000, &at.err), 0);
+		at.until_ns = clock_boot_ns() + 300 * NS_PER_MS; /* ends the repetition: the slice is over, the set is not */
+		while (!cancelled(&at.run))
+			assert_int_equal(prov_ebs.poll(at.p, &at.run, 50, &p, &at.err), 0);
+		assert_true(hs_count(at.s) >= 2 && !p.complete);
+		end();
+	}
+}
+
+static void a_removal_that_fails_says_so_and_can_be_repeated(void **state)
+{
+	for (unsigned k = 0; k < 2; k++)
+		for (size_t f = 0; f < N_FAULTS; f++) {
+			struct hs_step steps[2] = { { .body = SNAPS(TAGGED("snap-1", A, "nightly", ID, "1")) } };
+			uint64_t began;
+			int r;
+
+			steps[k] = faults[f].step;
+			begin(steps, k + 1);
+			began = clock_boot_ns();
+			r = prov_ebs.remove(at.p, "nightly", ID, SHORT_MS, &at.err);
+			check(k ? "snap-1: " : "DescribeSnapshots", &faults[f], r, began);
+			end();
+		}
+}
+
+static void what_cannot_be_asked_is_taken_up_later(void **state)
+{
+	for (size_t f = 0; f < N_FAULTS; f++) {
+		begin(&faults[f].step, 1);
+		assert_int_equal(prov_ebs.resume(at.p, &at.run, SHORT_MS, &at.err), -EAGAIN);
+		assert_says(at.err.msg, "DescribeSnapshots");
+		end();
+	}
+}
+
+static void only_what_its_record_says_is_taken_up(void **state)
+{
+	static const struct {
+		const char *body, *says;
+		int code;
+	} t[] = {
+		{ SNAPS(TAGGED("snap-1", A, "nightly", ID, "1")), "", 0 },
+		{ SNAPS(TAGGED("snap-1", A, "nightly", ID, "2") TAGGED("snap-2", B, "nightly", ID, "2")), "", 0 },
+		{ SNAPS(""), "describes 0 snapshots", -EAGAIN },
+		{ SNAPS(TAGGED("snap-1", A, "nightly", ID, "2")), "describes 1 snapshots", -EAGAIN },
+		{ SNAPS(TAGGED("snap-1", A, "other", ID, "1")), "marked as set other", -ESTALE },
+		{ SNAPS(TAGGED("snap-1", A, "nightly", ID, "2") TAGGED("snap-2", B, "nightly", "ff112233445566778899aabbccddeeff", "2")),
+		  "more than one request", -EIO },
+		{ SNAPS(TAGGED("snap-1", A, "nightly", ID, "2") TAGGED("snap-2", A, "nightly", ID, "2")), "two snapshots of volume " A, -EIO },
+		{ SNAPS(TAGGED("snap-1", A, "nightly", ID, "1") TAGGED("snap-2", B, "nightly", ID, "1")), "and their tags say 1", -EIO },
+		{ SNAPS(TAGGED("snap-1", A, "nightly", ID, "1") TAGGED("snap-2", B, "nightly", ID, "2")), "disagree", -EIO },
+	};
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+		const struct hs_step step = { .body = t[i].body, .expect = "Filter.1.Name=tag%3Astillfs%3Aid&Filter.1.Value.1=" ID };
+		int r;
+
+		begin(&step, 1);
+		r = prov_ebs.resume(at.p, &at.run, 3000, &at.err);
+		if (r != t[i].code || !strstr(at.err.msg, t[i].says))
+			fail_msg("row %zu: %d: %s", i, r, at.err.msg);
+		end();
+	}
+}
+
+static void a_set_that_is_taken_up_is_followed(void **state)
+{
+	struct prov_progress p = { 0 };
+	const struct hs_step steps[] = {
+		{ .body = SNAPS(TAGGED("snap-1", A, "nightly", ID, "1")) },
+		{ .body = "<DescribeSnapshotsResponse><snapshotSet><item><snapshotId>snap-1</snapshotId><volumeId>" A "</volumeId><status>completed"
+			  "</status><volumeSize>10</volumeSize></item></snapshotSet></DescribeSnapshotsResponse>",
+		  .expect = "Filter.1.Name=tag%3Astillfs%3Aattempt&Filter.1.Value.1=" ID },
+	};
+
+	begin(steps, 2);
+	assert_int_equal(prov_ebs.resume(at.p, &at.run, 3000, &at.err), 0);
+	assert_int_equal(prov_ebs.poll(at.p, &at.run, 1000, &p, &at.err), 0);
+	assert_true(p.complete && p.volumes == 1);
+	assert_string_equal(p.detail, "snap-1");
+	end();
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup(f, setup)
+	const struct CMUnitTest tests[] = {
+		T(before_the_hold_every_failure_ends_in_time_and_leaves_nothing),
+		T(no_failure_of_asking_fails_a_set_that_is_pending),
+		T(a_removal_that_fails_says_so_and_can_be_repeated),
+		T(what_cannot_be_asked_is_taken_up_later),
+		T(only_what_its_record_says_is_taken_up),
+		T(a_set_that_is_taken_up_is_followed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
