@@ -102,3 +102,17 @@ def test_tables_times_every_step_of_each_view(tmp):
     got = bench(tmp, "tables", "--tables", "60", "--rounds", "1", "--what", "mount")["results"]
     assert [(r["view"], r["tables"]) for r in got] == [("native", 60), ("mount", 60)]
     assert all(r[step] > 0 for r in got for step in ("start", "list", "open", "again", "stop"))
+
+
+def test_ratios_are_drawn(tmp):
+    """A picture of the right kind and with every bar's value in it, from made-up rounds."""
+    import plot
+    results = [{"view": v, "round": n, "cell": c, "iops": x * (1 + n / 10)}
+               for n in range(3) for c in ("r.psync1", "w_aio16") for v, x in (("native", 100), ("mount", 50), ("floor", 80))]
+    out = tmp / "p.png"
+    plot.draw(out, "what it's called", results, ["native", "mount", "floor"])
+    assert out.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and out.stat().st_size > 4000
+    script = plot.script(out, "t", results, ["native", "mount", "floor"])
+    assert '"r.psync1" 0.500 0.500 0.500' in script and '"w aio16" 0.800 0.800 0.800' in script
+    with pytest.raises(plot.Failed, match="gnuplot"):
+        plot.draw(tmp / "no" / "such.png", "t", results, ["native", "mount"])

@@ -24,11 +24,13 @@ def say(text=""):
     print(text, flush=True)
 
 
-def parser(description, **defaults):
+def parser(description, plot=False, **defaults):
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--build", metavar="DIR", default=os.environ.get("STILLFS_BUILD"),
                    help="a build made with -Dtest_providers=true --buildtype=release; without it one is made")
     p.add_argument("--json", metavar="FILE", help="write all figures there")
+    if plot:
+        p.add_argument("--plot", metavar="FILE", help="draw the ratios there, a PNG by gnuplot")
     p.add_argument("--rounds", type=int, default=defaults.get("rounds", 3), help="rounds of each comparison")
     p.add_argument("--mount-opts", metavar="K=V,...", default="", help="options of the stillfs mount")
     return p
