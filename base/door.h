@@ -120,9 +120,11 @@ struct set_view {
 	bool has_data; /* snapshots/NAME/data exists */
 	char data[1024]; /* where it points */
 };
-/* Sets in order of creation; returns how many were passed to fn. fn returns nonzero to stop. */
+/* Sets in order of creation, without their data; returns how many were passed to fn. fn (NULL: only count)
+ * returns nonzero to stop. */
 size_t engine_each_set(struct engine *e, int (*fn)(void *arg, const struct set_view *v), void *arg);
 int engine_get_set(struct engine *e, const char *set, struct set_view *v); /* 0, -ENOENT */
+int engine_get_ino(struct engine *e, uint64_t ino, struct set_view *v); /* the same by its number */
 
 /* One virtual file. render: fills out whole, no side effects, may run on any control thread,
  * -ENOENT when the set is gone. write: one whole command of `len` bytes, returns at once.

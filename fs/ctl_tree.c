@@ -13,24 +13,8 @@
 
 /* ---- nodes ---- */
 
-struct by_ino {
-	uint64_t ino;
-	struct set_view *out;
-};
-
-static int match_ino(void *arg, const struct set_view *v)
-{
-	struct by_ino *b = arg;
-
-	if (v->ino != b->ino)
-		return 0;
-	*b->out = *v;
-	return 1;
-}
-
 bool ctl_tree_find(struct ctl *c, fuse_ino_t ino, struct ctl_where *w)
 {
-	struct by_ino b = { .ino = ino >> 8, .out = &w->set };
 	unsigned i = (unsigned)(ino & 255);
 
 	memset(w, 0, sizeof(*w));
@@ -43,16 +27,10 @@ bool ctl_tree_find(struct ctl *c, fuse_ino_t ino, struct ctl_where *w)
 		w->f = &c->root[ino - INO_FILE];
 		return true;
 	}
-	(void)engine_each_set(c->engine, match_ino, &b);
-	if (!w->set.name[0] || i > c->n_set)
+	if (i > c->n_set || engine_get_ino(c->engine, ino >> 8, &w->set) < 0)
 		return false;
 	w->f = i ? &c->set[i - 1] : NULL;
 	return true;
-}
-
-static int count_set(void *arg, const struct set_view *v)
-{
-	return 0;
 }
 
 static void fill_stat(struct ctl *c, const struct ctl_where *w, struct stat *st)
@@ -68,7 +46,7 @@ static void fill_stat(struct ctl *c, const struct ctl_where *w, struct stat *st)
 		if (w->ino == INO_ROOT)
 			st->st_nlink = 3;
 		if (w->ino == INO_SNAPSHOTS)
-			st->st_nlink += (nlink_t)engine_each_set(c->engine, count_set, NULL);
+			st->st_nlink += (nlink_t)engine_each_set(c->engine, NULL, NULL);
 	} else if (w->f->kind == FILE_DATA) {
 		st->st_mode = S_IFLNK | 0777;
 		st->st_size = (off_t)strlen(w->set.data);

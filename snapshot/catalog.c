@@ -235,6 +235,21 @@ struct set *catalog_at(const struct catalog *c, size_t i)
 	return i < c->n ? c->sets[i] : NULL;
 }
 
+struct set *catalog_by_seq(const struct catalog *c, uint64_t seq)
+{
+	size_t lo = 0, hi = c->n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (c->sets[mid]->seq < seq)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < c->n && c->sets[lo]->seq == seq ? c->sets[lo] : NULL;
+}
+
 struct set *catalog_find(const struct catalog *c, const char *name)
 {
 	for (size_t i = 0; i < c->n; i++)

@@ -299,12 +299,18 @@ int engine_rmdir(struct engine *e, const char *name, struct snap_error *err)
 
 /* ---- views ---- */
 
-static void view(struct engine *e, const struct set *s, struct set_view *v)
+static void view(const struct set *s, struct set_view *v)
 {
-	memset(v, 0, sizeof(*v));
+	v->has_data = false;
+	v->data[0] = '\0';
 	memcpy(v->name, s->name, sizeof(v->name));
 	v->ino = s->seq;
 	v->created = s->created;
+}
+
+/* Asks the filesystem: not for each of thousands. */
+static void view_data(struct engine *e, const struct set *s, struct set_view *v)
+{
 	if ((s->state == SET_COMPLETE || s->state == SET_PENDING) && e->prov->data_path)
 		v->has_data = e->prov->data_path(e->prov_self, s->name, v->data, sizeof(v->data)) == 0;
 }
@@ -319,8 +325,10 @@ size_t engine_each_set(struct engine *e, int (*fn)(void *arg, const struct set_v
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
 		if (s->state == SET_DELETING)
 			continue;
-		view(e, s, &v);
 		n++;
+		if (!fn)
+			continue;
+		view(s, &v);
 		if (fn(arg, &v))
 			break;
 	}
@@ -328,14 +336,31 @@ size_t engine_each_set(struct engine *e, int (*fn)(void *arg, const struct set_v
 	return n;
 }
 
+static int get(struct engine *e, const struct set *s, struct set_view *v)
+{
+	if (!s || s->state == SET_DELETING)
+		return -ENOENT;
+	view(s, v);
+	view_data(e, s, v);
+	return 0;
+}
+
 int engine_get_set(struct engine *e, const char *name, struct set_view *v)
 {
-	struct set *s;
+	int r;
 
 	(void)pthread_mutex_lock(&e->lock);
-	s = catalog_find(e->cat, name);
-	if (s)
-		view(e, s, v);
+	r = get(e, catalog_find(e->cat, name), v);
 	(void)pthread_mutex_unlock(&e->lock);
-	return s ? 0 : -ENOENT;
+	return r;
+}
+
+int engine_get_ino(struct engine *e, uint64_t ino, struct set_view *v)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&e->lock);
+	r = get(e, catalog_by_seq(e->cat, ino), v);
+	(void)pthread_mutex_unlock(&e->lock);
+	return r;
 }

@@ -253,11 +253,11 @@ static int names_of(void *arg, const struct set_view *v)
 {
 	char *all = arg;
 
-	(void)strcat(strcat(all, v->name), v->has_data ? "+ " : "- ");
+	(void)strcat(strcat(all, v->name), v->has_data ? "+ " : " ");
 	return 0;
 }
 
-static void views_come_in_order_of_creation_with_their_data(void **state)
+static void views_come_in_order_of_creation_and_one_by_one_with_their_data(void **state)
 {
 	struct rig *r = *state;
 	char all[200] = "";
@@ -273,10 +273,17 @@ static void views_come_in_order_of_creation_with_their_data(void **state)
 	until_idle(r);
 	take(r, "aa", "");
 	assert_int_equal(engine_each_set(r->e, names_of, all), 3);
-	assert_string_equal(all, "zz+ mm- aa+ ");
+	assert_string_equal(all, "zz mm aa ");
 	assert_int_equal(engine_get_set(r->e, "aa", &v), 0);
 	assert_int_equal(v.ino, 3);
 	assert_string_equal(v.data, "/clones/aa");
+	assert_int_equal(engine_get_ino(r->e, 1, &v), 0);
+	assert_string_equal(v.name, "zz");
+	assert_true(v.has_data);
+	assert_int_equal(engine_get_set(r->e, "mm", &v), 0);
+	assert_false(v.has_data);
+	assert_int_equal(engine_get_ino(r->e, 4, &v), -ENOENT);
+	assert_int_equal(engine_each_set(r->e, NULL, NULL), 3);
 }
 
 int main(void)
@@ -294,7 +301,7 @@ int main(void)
 		T(tags_are_replaced_whole_or_not_at_all),
 		T(pin_and_description_take_one_value),
 		T(mkdir_checks_the_name),
-		T(views_come_in_order_of_creation_with_their_data),
+		T(views_come_in_order_of_creation_and_one_by_one_with_their_data),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
