@@ -249,7 +249,7 @@ static void short_position(const char *p, char *buf, size_t cap)
 			       (int)strcspn(pos + 11, "\n"), pos + 11);
 }
 
-static void list_row(struct vbuf *out, const struct set *s, int name_w, int class_w)
+static void list_row(struct vbuf *out, const struct set *s, int name_w, int class_w, int pos_w)
 {
 	char t[CLOCK_ISO_MAX], age[32], size[16], lock[24] = "-", hold[24] = "-", pos[160];
 
@@ -263,26 +263,29 @@ static void list_row(struct vbuf *out, const struct set *s, int name_w, int clas
 	clock_iso(s->created, t);
 	t[19] = 'Z';
 	t[20] = '\0';
-	vbuf_printf(out, "%-*s  %-*s  %s  %5s  %-8s  %3u  %8s  %7s  %7s  %-3s  %s\n", name_w, s->name, class_w,
+	vbuf_printf(out, "%-*s  %-*s  %s  %5s  %-8s  %3u  %8s  %7s  %7s  %-3s  %-*s  %s\n", name_w, s->name, class_w,
 		    s->class, t, age, set_state_name(s->state), s->volumes, size, lock, hold,
-		    s->pin ? "pin" : "-", pos);
+		    s->pin ? "pin" : "-", pos_w, pos, set_verified_name(s->verified));
 }
 
 static int show_list(struct engine *e, const char *name, struct vbuf *out)
 {
-	int name_w = 4, class_w = 5;
+	int name_w = 4, class_w = 5, pos_w = 8;
+	char pos[160];
 	struct set *s;
 
 	(void)pthread_mutex_lock(&e->lock);
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
+		short_position(s->position, pos, sizeof(pos));
+		pos_w = (int)strlen(pos) > pos_w ? (int)strlen(pos) : pos_w;
 		name_w = (int)strlen(s->name) > name_w ? (int)strlen(s->name) : name_w;
 		class_w = (int)strlen(s->class) > class_w ? (int)strlen(s->class) : class_w;
 	}
-	vbuf_printf(out, "%-*s  %-*s  %-20s  %5s  %-8s  %3s  %8s  %7s  %7s  %-3s  %s\n", name_w, "NAME", class_w,
-		    "CLASS", "CREATED", "AGE", "STATE", "VOL", "SIZE", "LOCK_MS", "HOLD_MS", "PIN", "POSITION");
+	vbuf_printf(out, "%-*s  %-*s  %-20s  %5s  %-8s  %3s  %8s  %7s  %7s  %-3s  %-*s  %s\n", name_w, "NAME", class_w,
+		    "CLASS", "CREATED", "AGE", "STATE", "VOL", "SIZE", "LOCK_MS", "HOLD_MS", "PIN", pos_w, "POSITION", "VERIFIED");
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
 		if (s->state != SET_DELETING)
-			list_row(out, s, name_w, class_w);
+			list_row(out, s, name_w, class_w, pos_w);
 	(void)pthread_mutex_unlock(&e->lock);
 	return 0;
 }

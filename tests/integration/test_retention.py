@@ -421,6 +421,27 @@ def test_what_was_pinned_after_a_death_is_not_deleted_by_the_old_plan(make_mount
 
 # ---- listing ----
 
+def test_the_table_is_aligned_and_says_what_is_pinned_and_verified(make_mount):
+    m = make_mount()
+    take(m, "a", "a-much-longer-name")
+    assert m.write("snapshots/a/pin", "yes\n") == 0
+    m.stop()
+
+    def verified(r):
+        r["verified"] = "yes" if r["name"] == "a" else "no"
+        r["position"] = "binlog_file mariadb-bin.000123\nbinlog_pos 4711\n" if r["name"] == "a" else ""
+    change_records(m, verified)
+    m.start()
+    lines = m.read("list").splitlines()
+    columns = lines[0].split()
+    assert columns == "NAME CLASS CREATED AGE STATE VOL SIZE LOCK_MS HOLD_MS PIN POSITION VERIFIED".split()
+    assert [line.split()[0] for line in lines[1:]] == ["a", "a-much-longer-name"]
+    assert [line.split()[9:] for line in lines[1:]] == [["pin", "mariadb-bin.000123:4711", "yes"], ["-", "-", "no"]]
+    for column in ("CLASS", "CREATED", "STATE", "PIN", "POSITION", "VERIFIED"):
+        at = lines[0].index(column)
+        assert all(line[at - 1] == " " and line[at] != " " for line in lines), column
+
+
 def test_directories_have_the_times_of_their_sets_and_keep_their_numbers(make_mount):
     m = make_mount()
     take(m, "first", "second", "third")
