@@ -42,6 +42,8 @@ const struct conf_key opts_table[] = {
 	  "profile of AWS's config and credentials files; default: the environment, then the usual chain" },
 	{ "ebs.endpoint", CONF_STRING, "", NULL, 0, 0, "URL",
 	  "where EC2's API answers; default: AWS_ENDPOINT_URL_EC2, the profile, made from the region" },
+	{ "ebs.description", CONF_STRING, "", NULL, 0, 0, "TEMPLATE",
+	  "of snapshots of sets that have none: %h host, %n name, %s set, %c class, %F %H %M ... as date(1); default: stillfs NAME SET" },
 	{ "ebs.fips", CONF_BOOL, "no", NULL, 0, 0, "yes|no",
 	  "use AWS's FIPS endpoints" },
 	{ "ebs.dualstack", CONF_BOOL, "no", NULL, 0, 0, "yes|no",

@@ -60,6 +60,8 @@ static void *ebs_open(const struct door *d, struct snap_error *err)
 #endif
 	if (r == 0)
 		r = discover_named(conf_str(c, "ebs.volumes"), 1, &v, err);
+	if (r == 0)
+		r = describe_check(conf_str(c, "ebs.description"), err);
 	if (r == 0 && *conf_str(c, "ebs.instance") && !discover_is_id(conf_str(c, "ebs.instance"), "i-"))
 		r = snap_error_set(err, -EINVAL, "ebs.instance=%.60s: expected an id like i-0123456789abcdef0",
 				   conf_str(c, "ebs.instance"));

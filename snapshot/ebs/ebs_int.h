@@ -90,6 +90,9 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 /* Times and, for several volumes, "member i of N", added when the point is fixed. Optional: a host that may tag at
  * creation only cannot do it. */
 int tags_later(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err);
+/* ebs_describe.c: option ebs.description, for sets without a description of their own */
+int describe_check(const char *template, struct snap_error *err); /* -EINVAL */
+void describe_expand(const char *template, const struct door *d, const struct prov_run *r, char *buf, size_t cap);
 /* ebs_scan.c: provider.h's scan and note_pin */
 struct set;
 int scan_sets(struct api *a, const char *lineage, const char *name, const char *id, int (*fn)(void *arg, struct set *s),

@@ -158,6 +158,9 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 	(void)gethostname(host, sizeof(host) - 1);
 	(void)snprintf(text, sizeof(text), "stillfs %s %s", d->name, r->name);
 	(void)snprintf(text2, sizeof(text2), "%.*s", (int)cut(r->description, DESCRIPTION_MAX), r->description);
+	if (!*text2)
+		describe_expand(conf_str(d->conf, "ebs.description"), d, r, text2, sizeof(text2));
+	text2[cut(text2, DESCRIPTION_MAX)] = '\0';
 	ec2_arg(form, *text2 ? text2 : text, "Description");
 	ec2_arg(form, "snapshot", "TagSpecification.1.ResourceType");
 	ret = put_users(&t, r->tags, &named, err);

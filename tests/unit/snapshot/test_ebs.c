@@ -37,6 +37,7 @@ static const struct conf_key table[] = {
 	{ "ebs.volumes", CONF_LIST, "", NULL, 0, 0, "", "" },   { "ebs.region", CONF_STRING, "", NULL, 0, 0, "", "" },
 	{ "ebs.endpoint", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.profile", CONF_STRING, "", NULL, 0, 0, "", "" },
 	{ "ebs.instance", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.fips", CONF_BOOL, "no", NULL, 0, 0, "", "" },
+	{ "ebs.description", CONF_STRING, "", NULL, 0, 0, "", "" },
 	{ "ebs.dualstack", CONF_BOOL, "no", NULL, 0, 0, "", "" }, { "ebs.old_metadata", CONF_BOOL, "no", NULL, 0, 0, "", "" },
 	{ NULL, CONF_STRING, NULL, NULL, 0, 0, NULL, NULL },
 };
@@ -480,6 +481,13 @@ static void the_record_fits_the_limits_of_tags(void **state)
 	at.run.position = "";
 	assert_int_equal(tags_of(&er, &form), 2 + 12);
 	assert_null(strstr(vbuf_text(&form), "Value=stillfs+orders"));
+	give("ebs.description", "mysql snapshot datadir for %s in %n %F__%H:%M 100%%");
+	at.run.created.tv_sec = 1790000000;
+	(void)setenv("TZ", "UTC0", 1);
+	(void)tags_of(&er, &form);
+	assert_says(vbuf_text(&form), "Description=mysql+snapshot+datadir+for+nightly+in+orders+2026-09-21__14%3A13+100%25&");
+	assert_int_equal(describe_check("%h %c %x", &at.err), -EINVAL);
+	assert_says(at.err.msg, "ebs.description: %x is unknown");
 	memset(text, 'e', 254);
 	memcpy(text + 254, "\xc3\xa9", 3);
 	at.run.description = text;
