@@ -170,7 +170,7 @@ static void make_root(const struct vspec *s)
 	if (mount("proc", in_root("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		die("mount /proc");
 	for (unsigned i = 0; i < s->n_pairs; i++) {
-		(void)snprintf(path, sizeof(path), "%.*s/p%u", PATH_MAX - 8, s->work[i], i);
+		(void)snprintf(path, sizeof(path), "%.*s/p%u", PATH_MAX - 16, s->work[i], i);
 		make_dirs(s->mountpoint[i]);
 		bind(path, s->mountpoint[i], MS_NODEV);
 	}
