@@ -60,6 +60,14 @@ def test_the_lock_does_not_last_as_long_as_the_provider(tmp):
         assert max(t["reads_held_ms"]) < t["hold_ms"] / 2
 
 
+def test_every_client_waits_for_a_take_over(tmp):
+    got = bench(tmp, "takeover", "--rounds", "3", "--nodes", "3000", "--open", "100")
+    assert got["nodes"] >= 3000 and got["open"] >= 100
+    assert {"write", "read", "look up"} == {r["client"] for r in got["results"]}
+    assert len(got["results"]) >= 3 * 3 and all(2 < r["ms"] < 5000 for r in got["results"])
+    assert 2 < got["p50"] <= got["p99"] <= got["max"]
+
+
 def test_the_slow_device_is_slow_in_proportion_and_native_equals_native(tmp):
     got = bench(tmp, "fio", "--profile", "iops3000", "--cell", r"r\.(psync1|aio16)$", "--rounds", "3",
                 "--seconds", "1", "--what", "native,control,mount")

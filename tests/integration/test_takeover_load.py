@@ -55,3 +55,34 @@ def test_a_write_that_a_dying_daemon_reads_does_not_fail(mount, size):
         for t in threads:
             t.join(20)
     assert not failures
+
+
+def test_a_daemon_that_was_stopped_is_replaced_once_it_dies(mount):
+    """SIGSTOP for longer than the heartbeat may miss: nobody takes over from a daemon that lives, however silent; callers
+    wait. When it is killed then, the successor finds the requests that it had read."""
+    done = []
+
+    def write():
+        with open(mount.mnt / "f", "wb", buffering=0) as f:
+            for i in range(50):
+                done.append(f.write(b"x" * 16384))
+    os.kill(mount.daemon, signal.SIGSTOP)
+    t = threading.Thread(target=write)
+    t.start()
+    t.join(1.0)  # three missed heartbeats are 300 ms
+    assert t.is_alive() and not done
+    os.kill(mount.daemon, signal.SIGCONT)
+    t.join(20)
+    assert done == [16384] * 50
+    assert mount.status()["restarts"] == "0"
+    os.kill(mount.daemon, signal.SIGSTOP)
+    done.clear()
+    t = threading.Thread(target=write)
+    t.start()
+    time.sleep(0.8)
+    os.kill(mount.daemon, signal.SIGKILL)
+    t.join(20)
+    assert done == [16384] * 50
+    s = mount.status()
+    mount.daemon = int(s["pid"])
+    assert s["restarts"] == "1" and s["inflight"] == "0"
