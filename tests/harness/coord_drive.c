@@ -142,6 +142,7 @@ int main(int argc, char **argv)
 		at.self = COORDINATOR.open(&d, &err);
 	if (!at.self) {
 		printf("= %d 0 %s\n", err.code, err.msg);
+		conf_free(conf);
 		return 1;
 	}
 	if (pthread_create(&t, NULL, cutter, NULL) != 0)

@@ -85,6 +85,7 @@ class Drive:
             self.process.stdin.close()
             try:
                 self.process.wait(10)
+                assert self.process.returncode == 0, "the driver's end (a sanitizer?)"
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -4,13 +4,14 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
 from mariadb import MariaDB
-from stillfs import Mount, Scratch, run, wait_for
+from stillfs import STILLCTL, Mount, Scratch, run, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,21 @@ def test_missing_privileges_name_the_grant(site, make_mount):
     message = snapshot(other, "weak", errno.EACCES)
     assert "GRANT RELOAD" in message and "weak@localhost" in message
     assert "pw-secret" not in other.log() + other.read("config") + other.read("status")
+
+
+def test_doctor_shows_every_finding_by_stillctl(site, make_mount):
+    m, db = site
+    r = subprocess.run([STILLCTL, "-n", m.name, "doctor"], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0, r.stdout + r.stderr
+    assert r.stdout.splitlines()[0].startswith("ok server ") and "ok nothing would block the lock" in r.stdout
+    db.query("CREATE OR REPLACE USER sick@localhost IDENTIFIED BY 'pw-secret'")
+    other = make_mount(db="mysql", db__socket=db.socket, db__defaults_file=db.defaults("sick", "pw-secret"))
+    r = subprocess.run([STILLCTL, "-n", other.name, "doctor"], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 1
+    bad = [line for line in r.stdout.splitlines() if line.startswith("bad ")]
+    assert any("GRANT RELOAD, PROCESS" in line for line in bad) and any("datadir" in line for line in bad), r.stdout
+    assert other.write("doctor", "walk\n") == errno.EINVAL
+    assert other.last_error()["message"] == "doctor: expected run"
 
 
 def test_a_datadir_elsewhere_is_refused_with_the_list(site, make_mount):
