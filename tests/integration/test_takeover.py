@@ -21,7 +21,9 @@ from mariadb import MariaDB
 from stillfs import STILLFS, is_gone, run, wait_for
 
 LONG = bool(os.environ.get("STILLFS_ALL"))
-DEATHS = int(os.environ.get("STILLFS_DEATHS", "40" if LONG else "3"))
+SANITIZED = any(name in STILLFS.read_bytes() for name in (b"libasan", b"libtsan"))
+DEATHS = int(os.environ.get("STILLFS_DEATHS", "3" if not LONG else "20" if SANITIZED else "200"))
+pytestmark = pytest.mark.limit(60 + 3 * DEATHS)
 
 
 def kill_daemon(m):
