@@ -137,6 +137,8 @@ def test_appends_land_once_and_whole(mount):
             while not stop.is_set():
                 assert os.write(fd, struct.pack("<II", k, counts[k]) * 16) == 128
                 counts[k] += 1
+                if LONG:
+                    time.sleep(0.001)  # 200 deaths long: the filesystem has 400 MB
         except (OSError, AssertionError) as e:
             failures.append(e)
         finally:
