@@ -153,7 +153,8 @@ def start(site, options="", back="{fs}/back", mnt="{fs}/mnt"):
     ("log_file={dir}/none/log", "{fs}/back", "{fs}/mnt", 1, "open log_file {dir}/none/log: No such file"),
     ("freeze=yes", "{fs}/back", "{fs}/mnt", 1, "cannot be used with provider=local"),
     ("provider=zfs", "{fs}/back", "{fs}/mnt", 1, "provider=zfs: unknown; this build has: local, ebs, exec"),
-    ("db=mongodb", "{fs}/back", "{fs}/mnt", 1, "db=mongodb: unknown"),
+    ("db=oracle", "{fs}/back", "{fs}/mnt", 1, "db=oracle: unknown"),
+    ("db=mongodb", "{fs}/back", "{fs}/mnt", 1, "db=mongodb needs db.mongodb_uri_file"),
     ("local_dir=rel", "{fs}/back", "{fs}/mnt", 1, "expected an absolute path"),
 ])
 def test_a_wrong_start_is_refused_with_a_sentence_and_leaves_nothing(site, options, back, mnt, code, words):
