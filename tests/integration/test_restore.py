@@ -154,6 +154,25 @@ def test_in_place_makes_the_mount_as_it_was_and_keeps_what_it_was_before(mount):
     assert everything(m.back) == now
 
 
+def test_a_state_that_cannot_be_kept_is_not_restored_over_and_leaves_no_set(make_mount, scratch):
+    hook, full = scratch.dir / "hook", scratch.dir / "full"
+    hook.write_text(f"#!/bin/sh\n[ ! -e {full} ] || {{ echo the tape is full >&2; exit 1; }}\n")
+    hook.chmod(0o755)
+    m = make_mount(hook__pre=hook)
+    (m.mnt / "f").write_text("1")
+    take(m, "one")
+    (m.mnt / "f").write_text("2")
+    full.touch()
+    before = everything(m.mnt)
+    r = ctl(m, "restore", "one", "--in-place")
+    assert r.returncode == 1 and "the tape is full" in r.stderr and "nothing was restored" in r.stderr, r
+    assert everything(m.mnt) == before
+    assert os.listdir(m.control / "snapshots") == ["one"]
+    full.unlink()
+    assert ctl(m, "restore", "one", "--in-place").returncode == 0
+    assert (m.mnt / "f").read_text() == "1"
+
+
 @pytest.fixture
 def server():
     s = Scratch(size_mb=900)

@@ -222,6 +222,22 @@ static int find_places(const struct restore *r, struct place *p, unsigned *n)
 	return *n ? 0 : ctl_fail("status names no mountpoint", "");
 }
 
+/* A set that failed keeps nothing: it need not stay, and pinned it would for ever. Its sentence has been said. */
+static int not_kept(const char *name)
+{
+	char rel[128], path[PATH_MAX];
+	cleanup_free char *state = NULL;
+
+	(void)snprintf(rel, sizeof(rel), "snapshots/%s/state", name);
+	state = ctl_slurp(rel);
+	(void)snprintf(rel, sizeof(rel), "snapshots/%s/pin", name);
+	(void)snprintf(path, sizeof(path), "%s/snapshots/%s", ctl_dir, name);
+	if (state && strcmp(state, "failed\n") == 0 && (ctl_write(rel, "no\n") != 0 || rmdir(path) < 0))
+		(void)ctl_fail("this failed set is left: ", name);
+	return ctl_fail("the state as it is could not be kept as a set; nothing was restored (with db=mysql and the database "
+			"down: db.when_down=crash-consistent)", "");
+}
+
 /* The state as it is, pinned, before anything changes; its root's owner and mode are those from before the closing. */
 static int keep_state(const struct restore *r, const struct stat *was, unsigned n)
 {
@@ -234,7 +250,7 @@ static int keep_state(const struct restore *r, const struct stat *was, unsigned 
 	(void)strftime(name, sizeof(name), "before-restore-%Y%m%dT%H%M%SZ", &tm);
 	(void)snprintf(text, sizeof(text), "%s description=\"before the restore of %.100s\" pin\n", name, r->name);
 	if (ctl_write("snapshot", text) != 0)
-		return ctl_fail("the state as it is could not be kept as a set; nothing was restored (with db=mysql and the database down: db.when_down=crash-consistent)", "");
+		return not_kept(name);
 	(void)snprintf(rel, sizeof(rel), "snapshots/%s/state", name);
 	for (;;) {
 		const struct timespec pause = { .tv_nsec = 100000000 };
@@ -242,7 +258,7 @@ static int keep_state(const struct restore *r, const struct stat *was, unsigned 
 		free(waited);
 		waited = ctl_slurp(rel);
 		if (!waited || strcmp(waited, "failed\n") == 0)
-			return ctl_fail("the state as it is could not be kept as a set; nothing was restored (with db=mysql and the database down: db.when_down=crash-consistent)", "");
+			return not_kept(name);
 		if (strcmp(waited, "complete\n") == 0)
 			break;
 		(void)nanosleep(&pause, NULL);
