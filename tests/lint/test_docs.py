@@ -101,6 +101,8 @@ def test_the_example_is_a_file_that_can_be_used(example, tmp_path):
 
 def test_the_commands_of_stillctl_are_the_same_in_help_manual_and_completion():
     text = run(STILLCTL, "--help").split("Commands:\n")[1]
+    assert max(len(line) for line in text.splitlines()) < 80
+    text = re.sub(r"\n {6}(?=\S)", " ", text)  # lines that were broken
     helped = re.findall(r"^  ([a-z-]+)((?: .*)?)$", text, re.M)
     manual = [plain(term).split(" ", 1) for term, _ in entries(section((MAN / "stillctl.8.scd").read_text(), "COMMANDS"))]
     assert [(m[0], " " + m[1] if len(m) > 1 else "") for m in manual] == helped
@@ -113,6 +115,13 @@ def test_the_commands_of_stillctl_are_the_same_in_help_manual_and_completion():
     zsh = (TOP / "tools" / "stillctl.zsh-completion").read_text()
     assert re.search(r"^\tcommands=\((.*)\)$", zsh, re.M).group(1).split() == commands
     assert re.search(r"compadd -- (-n .*) \$commands", zsh).group(1).split() == ["-n", *[w for w in offered if w.startswith("-")]]
+
+
+def test_every_command_of_stillctl_has_an_example():
+    commands = re.findall(r"^  ([a-z-]+)", run(STILLCTL, "--help").split("Commands:\n")[1], re.M)
+    page = section((MAN / "stillctl.8.scd").read_text(), "EXAMPLES")
+    examples = re.findall(r"^stillctl (?:-\S+ \S+ )*([a-z-]+)", page, re.M)
+    assert set(examples) == set(commands)
 
 
 def test_the_switches_are_the_same_in_help_manual_and_completion():

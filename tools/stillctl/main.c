@@ -49,6 +49,24 @@ static const struct command commands[] = {
 	{ NULL, NULL, NULL, NULL, 0, 0, false },
 };
 
+/* Its name and arguments, broken before what may be left out and between forms. */
+static void put_usage(FILE *out, const struct command *c)
+{
+	int column = fprintf(out, "  %s", c->name);
+
+	for (const char *a = c->args; *a;) {
+		size_t n = 1;
+
+		while (a[n] && !(a[n] == ' ' && (a[n + 1] == '[' || a[n + 1] == '|')))
+			n++;
+		if (column + 1 + (int)n > 78)
+			column = fprintf(out, "\n     ") - 1;
+		column += fprintf(out, " %.*s", (int)n, a);
+		a += n + (a[n] == ' ');
+	}
+	fputs("\n", out);
+}
+
 static void help(FILE *out)
 {
 	fputs("Usage: stillctl [-n NAME | --dir DIR] [--json] COMMAND [ARGUMENT]...\n"
@@ -64,8 +82,10 @@ static void help(FILE *out)
 	      "  --version    name and version\n\n"
 	      "Commands:\n",
 	      out);
-	for (const struct command *c = commands; c->name; c++)
-		fprintf(out, "  %s%s%s\n        %s\n", c->name, *c->args ? " " : "", c->args, c->help);
+	for (const struct command *c = commands; c->name; c++) {
+		put_usage(out, c);
+		fprintf(out, "        %s\n", c->help);
+	}
 	fputs("\nSee stillctl(8).\n", out);
 }
 
@@ -175,7 +195,7 @@ int main(int argc, char **argv)
 		if (strcmp(argv[i], c->name) != 0)
 			continue;
 		if (argc - i - 1 < c->min || argc - i - 1 > c->max) {
-			fprintf(stderr, "stillctl: usage: stillctl %s %s\n", c->name, c->args);
+			fprintf(stderr, "stillctl: usage: stillctl %s%s%s\n", c->name, *c->args ? " " : "", c->args);
 			return 2;
 		}
 		if (remote.provider && !c->alone)
