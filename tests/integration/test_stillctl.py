@@ -46,6 +46,14 @@ def test_retention_and_prune_by_command(make_mount):
         assert ctl(m, *wrong).returncode == 2, wrong
 
 
+def test_a_set_that_is_not_there_is_said_in_the_same_words_by_every_command(mount):
+    for command in (("show",), ("wait",), ("delete",), ("pin",), ("unpin",), ("restore", "--in-place")):
+        r = ctl(mount, command[0], "nobody", *command[1:])
+        assert (r.returncode, r.stderr) == (1, "stillctl: no such set: nobody\n"), command
+    assert ctl(mount, "doctor", "now").stderr == "stillctl: usage: stillctl doctor\n"
+    assert ctl(mount, "show").stderr == "stillctl: usage: stillctl show NAME\n"
+
+
 def test_check_ends_with_the_codes_of_monitoring(make_mount):
     m = make_mount(provider="null")
     assert ctl(m, "check").returncode == 2

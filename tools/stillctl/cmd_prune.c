@@ -108,10 +108,13 @@ int cmd_prune(int argc, char **argv)
 
 static int set_pin(const char *name, const char *text)
 {
-	char rel[256];
+	char rel[PATH_MAX];
 
 	if (ctl_check_name(name))
 		return 1;
+	(void)snprintf(rel, sizeof(rel), "%s/snapshots/%.100s", ctl_dir, name);
+	if (access(rel, F_OK) < 0 && errno == ENOENT)
+		return ctl_fail("no such set: ", name);
 	(void)snprintf(rel, sizeof(rel), "snapshots/%.100s/pin", name);
 	return ctl_write(rel, text);
 }
