@@ -279,7 +279,7 @@ static void actions_and_wrong_words(void **state)
 	assert_int_equal(parse_argv(5, argv), -EINVAL);
 	assert_string_equal(err.msg, "too many arguments: /more; more directories go under -o pair=BACKING:MOUNTPOINT");
 	assert_int_equal(parse_argv(3, argv), -EINVAL);
-	assert_string_equal(err.msg, "BACKING and MOUNTPOINT are needed; see --help");
+	assert_string_equal(err.msg, "BACKING and MOUNTPOINT are needed, or --catalog-only NAME; see --help");
 	argv[1] = (char[]){ "--force" };
 	assert_int_equal(parse_argv(4, argv), -EINVAL);
 	assert_string_equal(err.msg, "unknown argument --force; see --help");
