@@ -239,7 +239,7 @@ static int unknown_key(const struct conf *c, const char *where, const char *key,
 			at = i;
 		}
 	}
-	if (best <= 3)
+	if (best <= 3 && 2 * best < strlen(key)) /* "foo" is no "db" */
 		return snap_error_set(err, -ENOENT, "%s: unknown option \"%s\"; did you mean \"%s\"?", where,
 				      key, c->table[at].name);
 	return snap_error_set(err, -ENOENT, "%s: unknown option \"%s\"; --help lists them", where, key);

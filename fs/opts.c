@@ -288,6 +288,8 @@ int opts_parse(struct opts *o, int argc, char **argv, const char *conf_dir, stru
 			only = argv[++i];
 		else if (strncmp(argv[i], "-o", 2) == 0 && (argv[i][2] || i + 1 < argc) && n_o < 64)
 			o_text[n_o++] = argv[i][2] ? argv[i] + 2 : argv[++i];
+		else if (i + 1 == argc && (strcmp(argv[i], "-o") == 0 || strcmp(argv[i], "--catalog-only") == 0))
+			return snap_error_set(err, -EINVAL, "a value is missing after %s; see --help", argv[i]);
 		else if (argv[i][0] == '-' && argv[i][1])
 			return snap_error_set(err, -EINVAL, "unknown argument %s; see --help", argv[i]);
 		else if (n_paths == 2)

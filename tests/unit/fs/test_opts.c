@@ -124,6 +124,7 @@ static void what_a_database_cannot_have_is_refused(void **state)
 static void an_unknown_option_names_the_nearest(void **state)
 {
 	refused("gate_timeot=3", -ENOENT, "-o: unknown option \"gate_timeot\"; did you mean \"gate_timeout\"?");
+	refused("foo=1", -ENOENT, "-o: unknown option \"foo\"; --help lists them");
 	refused("db_socket=/a", -ENOENT, "-o: unknown option \"db_socket\"; did you mean \"db.socket\"?");
 	refused("colour=red", -ENOENT, "-o: unknown option \"colour\"; --help lists them");
 	refused("freeze", -EINVAL, "-o: \"freeze\" has no value; write freeze=VALUE");
@@ -283,6 +284,12 @@ static void actions_and_wrong_words(void **state)
 	argv[1] = (char[]){ "--force" };
 	assert_int_equal(parse_argv(4, argv), -EINVAL);
 	assert_string_equal(err.msg, "unknown argument --force; see --help");
+	argv[1] = (char[]){ "-o" };
+	assert_int_equal(parse_argv(2, argv), -EINVAL);
+	assert_string_equal(err.msg, "a value is missing after -o; see --help");
+	argv[1] = (char[]){ "--catalog-only" };
+	assert_int_equal(parse_argv(2, argv), -EINVAL);
+	assert_string_equal(err.msg, "a value is missing after --catalog-only; see --help");
 	argv[1] = (char[]){ "--list-options" };
 	assert_int_equal(parse_argv(2, argv), 0);
 	assert_int_equal(o.action, OPTS_LIST);
