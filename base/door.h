@@ -100,6 +100,8 @@ int engine_wait(struct engine *e, const char *set, engine_done cb, void *arg, ui
 /* The waiter was interrupted (Ctrl-C): cb gets -EINTR, now. Before the trigger a snapshot whose own
  * writer this is, is aborted; after it the run goes on. Unknown ids are ignored. Never blocks. */
 void engine_cancel(struct engine *e, uint64_t id);
+/* As engine_cancel, but the writer may ask again: cb comes when the run has ended. -EINTR, or 0: it was too late. */
+void engine_interrupt(struct engine *e, uint64_t id);
 /* mkdir snapshots/NAME: queue one, return at once. -EBUSY one is running; -EINVAL; -EEXIST. */
 int engine_mkdir(struct engine *e, const char *set, struct snap_error *err);
 /* A write to `abort`: unwinds the running snapshot within 1 s; when none is before its point, fails those being

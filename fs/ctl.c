@@ -66,6 +66,7 @@ int ctl_refuse(struct ctl *c, const char *file, int code, const char *what)
 struct ctl *ctl_new(const struct ctl_deps *d, struct snap_error *err)
 {
 	struct ctl *c = calloc(1, sizeof(*c));
+	pthread_condattr_t a;
 
 	if (c)
 		c->events = events_over(d->tables->events, d->tables->events_b);
@@ -80,7 +81,10 @@ struct ctl *ctl_new(const struct ctl_deps *d, struct snap_error *err)
 	c->start_ns = clock_boot_ns();
 	c->start_utc = clock_utc();
 	(void)pthread_mutex_init(&c->lock, NULL);
-	(void)pthread_cond_init(&c->work, NULL);
+	(void)pthread_condattr_init(&a);
+	(void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&c->work, &a);
+	(void)pthread_condattr_destroy(&a);
 	if (ctl_files_init(c, err) < 0) {
 		ctl_free(c);
 		return NULL;

@@ -51,11 +51,14 @@ struct slot {
 	struct ctl *c;
 	struct ctl_op *op; /* snapshot */
 	uint64_t id; /* the engine's, 0: not known yet */
+	uint64_t look_ns; /* snapshot: when to look again what an interrupted caller is about to do */
+	uint32_t pid; /* snapshot: the caller's thread */
 	uint64_t off; /* events */
 	_Atomic uint64_t *seen; /* events: the open file's */
 	size_t size; /* of the read, or written */
 	enum file_kind kind;
 	bool interrupted;
+	bool asked; /* snapshot: the engine knows that somebody wants its caller to end */
 };
 
 struct ctl {

@@ -1,16 +1,20 @@
 /* fs/ctl_wait.c - control requests that are answered later: writes to `snapshot`, reads of `wait` and
  * `events`.
  * Owns:      the slots and the helper thread, which does what a FUSE handler or an interrupt function must not:
- *            cancel at the engine, notify pollers.
+ *            look what a signal means, cancel at the engine, notify pollers.
  * Threads:   handlers, the engine's callbacks, the helper. A request is answered by whoever takes it
  *            out of its slot, under the lock.
  * Blocks:    never. */
 #include "fs/ctl_int.h"
 #include "fs/fault.h"
+#include "fs/procsig.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define LOOK_MS 20u /* at an interrupted writer of `snapshot`: the kernel tells of the first signal alone */
 
 /* ---- slots ---- */
 
@@ -23,7 +27,7 @@ static struct slot *slot_new(struct ctl *c, fuse_req_t req, enum file_kind kind)
 		if (!c->slots[i].req)
 			s = &c->slots[i];
 	if (s)
-		*s = (struct slot){ .req = req, .c = c, .kind = kind };
+		*s = (struct slot){ .req = req, .c = c, .kind = kind, .pid = (uint32_t)fuse_req_ctx(req)->pid };
 	(void)pthread_mutex_unlock(&c->lock);
 	if (!s)
 		fuse_reply_err(req, EAGAIN);
@@ -42,7 +46,7 @@ static fuse_req_t slot_take(struct slot *s)
 	return req;
 }
 
-/* Ctrl-C. May run with libfuse's locks held, and just after the answer: only marks. */
+/* A signal. May run with libfuse's locks held, and just after the answer: only marks. */
 static void on_interrupt(fuse_req_t req, void *data)
 {
 	struct slot *s = data;
@@ -267,48 +271,93 @@ void ctl_events_poll(struct ctl *c, struct fuse_pollhandle *ph)
 
 /* ---- the helper ---- */
 
-/* Take one interrupted request. Caller holds the lock. */
-static bool take_interrupted(struct ctl *c, uint64_t *id, fuse_req_t *req)
+/* Reads can be made again at will: any signal ends them. */
+static void interrupt_read(struct ctl *c, struct slot *s)
 {
+	fuse_req_t req = s->kind == FILE_EVENTS ? s->req : NULL;
+	uint64_t id = s->id;
+
+	s->interrupted = false;
+	if (req)
+		s->req = NULL;
+	(void)pthread_mutex_unlock(&c->lock);
+	if (req)
+		fuse_reply_err(req, EINTR);
+	else
+		engine_cancel(c->engine, id);
+	(void)pthread_mutex_lock(&c->lock);
+}
+
+/* A writer of `snapshot` must not be answered EINTR for a signal that it survives: it may write the same again at once,
+ * and would meet its own set. */
+static void interrupt_write(struct ctl *c, struct slot *s)
+{
+	fuse_req_t req = s->req;
+	uint64_t id = s->id;
+	uint32_t pid = s->pid;
+	bool asked = s->asked;
+	enum procsig what;
+
+	s->look_ns = clock_boot_ns() + LOOK_MS * NS_PER_MS;
+	(void)pthread_mutex_unlock(&c->lock);
+	what = pid ? procsig_of(pid) : PROCSIG_ASKED; /* of another pid namespace: nobody can look */
+	if (what == PROCSIG_DIES)
+		engine_cancel(c->engine, id);
+	else if (what == PROCSIG_ASKED && !asked)
+		engine_interrupt(c->engine, id);
+	(void)pthread_mutex_lock(&c->lock);
+	if (s->req == req && s->id == id && what == PROCSIG_ASKED)
+		s->asked = true;
+}
+
+/* Go through the interrupted requests. false: none has to be looked at again. Caller holds the lock, which is dropped
+ * meanwhile. */
+static bool do_interrupts(struct ctl *c)
+{
+	bool again = false;
+
+	c->cancel_due = false;
 	for (unsigned i = 0; i < CTL_SLOTS; i++) {
 		struct slot *s = &c->slots[i];
 
-		if (!s->req || !s->interrupted)
+		if (!s->req || !s->interrupted || (s->kind != FILE_EVENTS && !s->id))
+			continue; /* without an id: slot_known comes back to it */
+		if (s->kind != FILE_SNAPSHOT) {
+			interrupt_read(c, s);
 			continue;
-		if (s->kind == FILE_EVENTS) {
-			*req = s->req;
-			s->req = NULL;
-			return true;
 		}
-		if (s->id) {
-			s->interrupted = false;
-			*id = s->id;
-			return true;
-		}
+		if (s->look_ns <= clock_boot_ns())
+			interrupt_write(c, s);
+		again |= s->req && s->interrupted;
 	}
-	return false;
+	return again;
+}
+
+static void wait_work(struct ctl *c, bool again)
+{
+	struct timespec t;
+
+	if (!again) {
+		(void)pthread_cond_wait(&c->work, &c->lock);
+		return;
+	}
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += (long)LOOK_MS * 1000000;
+	t.tv_sec += t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	(void)pthread_cond_timedwait(&c->work, &c->lock, &t);
 }
 
 static void *helper_run(void *arg)
 {
 	struct ctl *c = arg;
+	bool again = false;
 
 	(void)pthread_setname_np(pthread_self(), "ctl-helper");
 	(void)pthread_mutex_lock(&c->lock);
 	while (!c->stopping) {
-		fuse_req_t req = NULL;
-		uint64_t id = 0;
-
-		if (c->cancel_due && take_interrupted(c, &id, &req)) {
-			(void)pthread_mutex_unlock(&c->lock);
-			if (req)
-				fuse_reply_err(req, EINTR);
-			else
-				engine_cancel(c->engine, id);
-			(void)pthread_mutex_lock(&c->lock);
-			continue;
-		}
-		c->cancel_due = false;
+		if (c->cancel_due || again)
+			again = do_interrupts(c);
 		if (c->poll_due && c->n_poll) {
 			struct fuse_pollhandle *ph = c->poll[--c->n_poll];
 
@@ -319,7 +368,8 @@ static void *helper_run(void *arg)
 			continue;
 		}
 		c->poll_due = false;
-		(void)pthread_cond_wait(&c->work, &c->lock);
+		if (!c->cancel_due && !c->stopping)
+			wait_work(c, again);
 	}
 	(void)pthread_mutex_unlock(&c->lock);
 	return NULL;

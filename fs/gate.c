@@ -8,6 +8,7 @@
 #include "fs/gate.h"
 #include "base/clock.h"
 #include "fs/fault.h"
+#include "fs/procsig.h"
 #include "fs/shm.h"
 
 #include <errno.h>
@@ -364,29 +365,6 @@ void gate_get_status(struct gate *g, struct gate_status *out)
 
 /* ---- the gate timer ---- */
 
-/* Has thread `pid` SIGKILL pending, or is it gone? INTERRUPT comes for any signal, and a write to
- * a regular file must not fail with EINTR for a signal that the caller survives. */
-static bool being_killed(uint32_t pid)
-{
-	char path[48], text[4096], *p;
-	unsigned long long mask = 0;
-	ssize_t n;
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "/proc/%u/status", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT && pid != 0;
-	n = read(fd, text, sizeof(text) - 1);
-	(void)close(fd);
-	if (n <= 0)
-		return n < 0 && errno == ESRCH;
-	text[n] = '\0';
-	for (p = text; (p = strstr(p, "Pnd:\t")) != NULL; p += 5) /* SigPnd and ShdPnd */
-		mask |= strtoull(p + 5, NULL, 16);
-	return mask & (1ull << (SIGKILL - 1));
-}
-
 /* Take the parked request `unique` off the list. Caller holds the lock. */
 static struct gate_node *parked_take(struct gate *g, uint64_t unique)
 {
@@ -406,8 +384,9 @@ static struct gate_node *parked_take(struct gate *g, uint64_t unique)
 	return NULL;
 }
 
-/* Free those callers that are being killed, a batch of those interrupted at a time. Caller holds the lock,
- * which is dropped meanwhile. */
+/* Free those callers that are being killed, a batch of those interrupted at a time: INTERRUPT comes for any signal, and a
+ * write to a regular file must not fail with EINTR for one that the caller survives. Caller holds the lock, which is
+ * dropped meanwhile. */
 static void reap_killed(struct gate *g)
 {
 	struct {
@@ -427,7 +406,7 @@ static void reap_killed(struct gate *g)
 		n->looked_at = false; /* that was the last of them: from the first again */
 	(void)pthread_mutex_unlock(&g->lock);
 	for (unsigned i = 0; i < n_seen; i++) {
-		if (!being_killed(seen[i].pid))
+		if (procsig_of(seen[i].pid) != PROCSIG_DIES)
 			continue;
 		(void)pthread_mutex_lock(&g->lock);
 		n = parked_take(g, seen[i].unique);

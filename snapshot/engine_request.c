@@ -220,6 +220,15 @@ void engine_cancel(struct engine *e, uint64_t id)
 	answer_all(w, -EINTR, NULL);
 }
 
+void engine_interrupt(struct engine *e, uint64_t id)
+{
+	(void)pthread_mutex_lock(&e->lock);
+	for (struct waiter *w = e->waiters; w; w = w->next)
+		if (w->id == id && w->own && e->running && strcmp(e->running->id, w->set_id) == 0)
+			abort_one(e, &e->abort_flag, EINTR);
+	(void)pthread_mutex_unlock(&e->lock);
+}
+
 int engine_abort(struct engine *e, struct snap_error *err)
 {
 	int r = 0;

@@ -13,12 +13,12 @@
 
 /* Calls that hang; the abort must get past them. */
 static const struct hang {
-	const char *abort_name, *cancel_name, *stop_name;
+	const char *abort_name, *cancel_name, *stop_name, *signal_name;
 	enum fake_call call;
 	bool after; /* the trigger is over: Ctrl-C changes nothing any more */
 	bool stays; /* the call does not come back by itself: an executor is stuck */
 } hangs[] = {
-#define HANG(name) "abort_in_" name, "ctrl_c_in_" name, "stop_in_" name
+#define HANG(name) "abort_in_" name, "ctrl_c_in_" name, "stop_in_" name, "signal_in_" name
 	{ HANG("db_preflight"), ON_DB_PREFLIGHT, false, true },
 	{ HANG("preflight"), ON_PREFLIGHT, false, true },
 	{ HANG("presync"), ON_PRESYNC, false, false },
@@ -100,6 +100,53 @@ static void ctrl_c_aborts_before_the_trigger_alone(void **state)
 	assert_int_equal(atomic_load(&a.answers), 1);
 	until_idle(r);
 	take(r, "two", "");
+}
+
+static void who_may_ask_again_is_answered_when_the_run_has_ended(void **state)
+{
+	struct rig *r = *state;
+	const struct hang *h = r->param;
+	struct asker a, b;
+
+	begin_and_hang(r, h, &a);
+	engine_interrupt(r->e, a.id);
+	if (!h->after) {
+		assert_int_equal(answer_of(&a), -EINTR);
+		assert_shows(r, "one", "state", "failed\n");
+		assert_shows(r, "one", "last_error", "snapshot one: interrupted by its caller");
+		assert_free(r, h->call);
+		assert_int_equal(ask(r, "two", &b), h->stays ? -EBUSY : 0);
+		if (h->stays)
+			assert_non_null(strstr(r->err.msg, "has not come back yet"));
+		fake_release(h->call);
+		if (!h->stays)
+			assert_int_equal(answer_of(&b), 0);
+	} else {
+		assert_shows(r, "one", "state", "pending\n");
+		fake_release(h->call);
+		until_state(r, "one", "complete");
+	}
+	until_idle(r);
+	assert_int_equal(atomic_load(&a.answers), 1);
+	take(r, "three", "");
+}
+
+static void an_interrupt_that_comes_too_late_is_answered_with_what_was_done(void **state)
+{
+	struct rig *r = *state;
+	struct asker a, w;
+
+	begin_and_hang(r, &(struct hang){ .call = ON_UNLOCK }, &a);
+	fake_wait_ended(ON_OPEN, 1);
+	assert_int_equal(ask_wait(r, "one", &w), 0);
+	engine_interrupt(r->e, w.id); /* a reader of `wait` aborts nothing */
+	engine_interrupt(r->e, 123456);
+	engine_interrupt(r->e, a.id);
+	fake_release(ON_UNLOCK);
+	assert_int_equal(answer_of(&a), 0);
+	assert_int_equal(answer_of(&w), 0);
+	until_state(r, "one", "complete");
+	until_idle(r);
 }
 
 static void a_stop_does_not_wait_for_a_call_that_hangs(void **state)
@@ -473,6 +520,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
 		T(an_abort_does_not_wait_for_the_unlock),
 		T(ctrl_c_leaves_the_unlock_its_time),
+		T(an_interrupt_that_comes_too_late_is_answered_with_what_was_done),
 		T(a_stop_waits_for_neither_unlock_nor_discard),
 		T(an_abort_does_not_wait_for_the_discard),
 		T(nobody_hears_of_a_point_before_it_is_recorded),
@@ -488,7 +536,7 @@ int main(void)
 		T(a_request_that_never_began_is_answered),
 	};
 	size_t n = sizeof(once) / sizeof(once[0]), n_hangs = sizeof(hangs) / sizeof(hangs[0]);
-	struct CMUnitTest all[sizeof(once) / sizeof(once[0]) + 3 * sizeof(hangs) / sizeof(hangs[0])];
+	struct CMUnitTest all[sizeof(once) / sizeof(once[0]) + 4 * sizeof(hangs) / sizeof(hangs[0])];
 
 	memcpy(all, once, sizeof(once));
 	for (size_t i = 0; i < n_hangs; i++) {
@@ -497,6 +545,7 @@ int main(void)
 		all[n++] = rig_test(h->abort_name, an_abort_gets_past_a_call_that_hangs, h);
 		all[n++] = rig_test(h->cancel_name, ctrl_c_aborts_before_the_trigger_alone, h);
 		all[n++] = rig_test(h->stop_name, a_stop_does_not_wait_for_a_call_that_hangs, h);
+		all[n++] = rig_test(h->signal_name, who_may_ask_again_is_answered_when_the_run_has_ended, h);
 	}
 	return _cmocka_run_group_tests("engine_abort", all, n, NULL, NULL);
 }
