@@ -77,6 +77,9 @@ void fake_wait_ended(enum fake_call c, unsigned n); /* until n of them are over 
 void fake_wait_event(const char *step);
 void fake_polls(unsigned n); /* how many polls it takes to complete */
 void fake_clock_skip(uint64_t ms);
+/* It does not go on by itself meanwhile: a call that comes back is never too late, however slow the machine. */
+void fake_clock_hold(void);
+void fake_clock_run(void);
 
 /* ---- what happened ---- */
 

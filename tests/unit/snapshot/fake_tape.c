@@ -47,15 +47,18 @@ static int n_tape;
 static struct fault faults[ON_CALLS];
 static char violations[2048];
 static _Atomic uint64_t clock_ahead; /* ns */
+static _Atomic uint64_t clock_held; /* ns; 0: it runs */
 
 /* ---- the clock ---- */
 
 int __wrap_clock_gettime(clockid_t id, struct timespec *t)
 {
 	int r = __real_clock_gettime(id, t);
-	uint64_t ahead = atomic_load(&clock_ahead);
+	uint64_t ahead = atomic_load(&clock_ahead), held = atomic_load(&clock_held);
 
 	if (id == CLOCK_BOOTTIME) {
+		if (held)
+			*t = (struct timespec){ .tv_sec = (time_t)(held / NS_PER_S), .tv_nsec = (long)(held % NS_PER_S) };
 		t->tv_sec += (time_t)(ahead / NS_PER_S);
 		t->tv_nsec += (long)(ahead % NS_PER_S);
 		t->tv_sec += t->tv_nsec / (long)NS_PER_S;
@@ -67,6 +70,19 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *t)
 void fake_clock_skip(uint64_t ms)
 {
 	atomic_fetch_add(&clock_ahead, ms * NS_PER_MS);
+}
+
+void fake_clock_hold(void)
+{
+	struct timespec t;
+
+	(void)__real_clock_gettime(CLOCK_BOOTTIME, &t);
+	atomic_store(&clock_held, (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec);
+}
+
+void fake_clock_run(void)
+{
+	atomic_store(&clock_held, 0);
 }
 
 /* The engine's pauses take a millisecond, and the clock shows two hundred. */
@@ -340,6 +356,7 @@ void fake_forget(void)
 	memset(&fake, 0, sizeof(fake));
 	memset(faults, 0, sizeof(faults));
 	fake.polls_needed = 1;
+	atomic_store(&clock_held, 0);
 	n_tape = 0;
 	violations[0] = '\0';
 	fake_unlock_world();

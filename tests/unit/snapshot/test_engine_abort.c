@@ -55,10 +55,13 @@ static void an_abort_gets_past_a_call_that_hangs(void **state)
 	struct asker a, w;
 
 	begin_and_hang(r, h, &a);
+	if (!h->stays)
+		fake_clock_hold();
 	assert_int_equal(engine_abort(r->e, &r->err), 0);
 	until_state(r, "one", "failed");
 	if (!h->after) {
 		assert_int_equal(answer_of(&a), -ECANCELED);
+		fake_clock_run();
 		assert_string_equal(a.msg, "snapshot one: aborted by an operator");
 	}
 	assert_shows(r, "one", "last_error", "snapshot one: aborted by an operator");
@@ -158,7 +161,10 @@ static void a_stop_does_not_wait_for_a_call_that_hangs(void **state)
 	begin_and_hang(r, h, &a);
 	if (!h->after)
 		assert_int_equal(ask_wait(r, "one", &w), 0);
+	if (!h->stays)
+		fake_clock_hold();
 	assert_int_equal(engine_stop(r->e, 1000), h->stays ? -ETIMEDOUT : 0);
+	fake_clock_run();
 	assert_free(r, h->call);
 	if (!h->after) {
 		assert_int_equal(answer_of(&a), -ESHUTDOWN);
