@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
 #define LOCK_TRIES 60 /* x 50 ms */
@@ -333,14 +334,17 @@ static bool opened_for_writing(const char *pid, const char *fd)
 static void look_at(struct finder *f, const char *pid, const char *dir, const char *entry)
 {
 	char link[96], target[1024];
-	struct stat st;
+	struct statx st;
+	dev_t dev;
 	ssize_t n;
 
 	(void)snprintf(link, sizeof(link), "/proc/%.20s/%s%s%.40s", pid, dir, *entry ? "/" : "", entry);
-	if (stat(link, &st) < 0)
+	/* without asking its filesystem: it may be one that does not answer */
+	if (statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0)
 		return;
+	dev = makedev(st.stx_dev_major, st.stx_dev_minor);
 	if (!f->pairs) {
-		if (st.st_dev == f->dev)
+		if (dev == f->dev)
 			found_one(f, pid, "");
 		return;
 	}
@@ -349,8 +353,8 @@ static void look_at(struct finder *f, const char *pid, const char *dir, const ch
 		return;
 	target[n] = '\0';
 	for (unsigned i = 0; i < f->n; i++)
-		if (st.st_dev == f->pairs[i].backing_dev && is_below(target, f->pairs[i].backing) &&
-		    (S_ISREG(st.st_mode) && opened_for_writing(pid, entry))) {
+		if (dev == f->pairs[i].backing_dev && is_below(target, f->pairs[i].backing) &&
+		    (S_ISREG(st.stx_mode) && opened_for_writing(pid, entry))) {
 			f->where = f->where ? f->where : f->pairs[i].backing;
 			found_one(f, pid, target);
 		}

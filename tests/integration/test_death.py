@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from stillfs import is_gone, process_state, run, wait_for
+from stillfs import Mount, Scratch, is_gone, process_state, run, wait_for
 
 
 def frozen(path):
@@ -128,6 +128,30 @@ def test_freeze_is_really_used_and_ends_with_the_hold(null_mount):
     assert steps.index("drained") < steps.index("frozen") < steps.index("trigger") < steps.index("thawed") \
         < steps.index("gate_open")
     assert not frozen(m.scratch.fs)
+
+
+def test_a_filesystem_that_does_not_answer_holds_back_no_other_start(make_mount):
+    """Who has files of the backing open is asked of every process; one has files of a mount whose daemon is stopped."""
+    stuck = make_mount()
+    held = os.open(stuck.mnt / "f", os.O_RDWR | os.O_CREAT)
+    os.pwrite(held, b"x", 0)  # its attributes must be asked for again
+    other = Scratch()
+    m = Mount(other, start=False)
+    os.kill(stuck.daemon, signal.SIGSTOP)
+    try:
+        started = subprocess.run(["timeout", "-k", "1", "20", *m.argv()], capture_output=True, text=True)
+    finally:
+        os.kill(stuck.daemon, signal.SIGCONT)
+        os.close(held)
+    try:
+        assert started.returncode == 0, started.stderr
+        status = m.status()
+        m.keeper, m.daemon = int(status["keeper_pid"]), int(status["pid"])
+        (m.mnt / "g").write_bytes(b"y")
+        assert (m.back / "g").read_bytes() == b"y"
+    finally:
+        m.close()
+        other.close()
 
 
 def test_somebody_elses_freeze_fails_the_snapshot_and_is_left_alone(null_mount):
