@@ -6,7 +6,7 @@
  *            their slots, loose descriptors go to a ring with a place for each that can be open.
  * Errors:    a failed close of a file that was fsynced or not is nobody's to see: as close(2) on exit. */
 #include "fs/core_int.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,8 +5,8 @@
  * Errors:    -errno with the operator's sentence. */
 #include "fs/oplog.h"
 #include "fs/recover.h"
-#include "fs/fault.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <errno.h>

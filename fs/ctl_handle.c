@@ -5,7 +5,7 @@
  * Order:     a slot is filled, then `ino` or `unique` is stored; a successor asks the kernel whether the reply
  *            that an unfinished one belongs to has arrived (as recover.c does). */
 #include "fs/ctl_int.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 #include "fs/proto.h"
 #include "fs/recover.h"
 #include "fs/tables.h"

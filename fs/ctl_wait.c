@@ -6,9 +6,9 @@
  *            out of its slot, under the lock.
  * Blocks:    never. */
 #include "fs/ctl_int.h"
-#include "fs/fault.h"
-#include "fs/procsig.h"
 #include "base/clock.h"
+#include "base/fault.h"
+#include "fs/procsig.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* fs/events.c - see events.h. One mutex; the ring holds the last bytes of an endless file. */
 #include "fs/events.h"
-#include "fs/fault.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/vbuf.h"
 
 #include <pthread.h>

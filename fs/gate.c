@@ -7,7 +7,7 @@
  * Errors:    -errno. Allocates only in gate_new; never logs. */
 #include "fs/gate.h"
 #include "base/clock.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 #include "fs/procsig.h"
 #include "fs/shm.h"
 

@@ -3,11 +3,11 @@
  * (keeper.c), and the daemon's main thread below.
  * Errors: the sentence on stderr, exit code 1; 2 for a wrong command line. */
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "fs/core.h"
 #include "fs/crash.h"
 #include "fs/ctl.h"
-#include "fs/fault.h"
 #include "fs/keeper.h"
 #include "fs/mount_check.h"
 #include "fs/opts.h"

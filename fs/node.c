@@ -5,7 +5,7 @@
  * Blocks:    node_get_fd and node_ref do short system calls; the mutex is never held over one.
  * Errors:    -errno. Allocates only in nodes_new. */
 #include "fs/node_int.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>

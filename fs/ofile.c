@@ -2,7 +2,7 @@
  * Owns:      the slots' free list. Threads: any, under the node table's mutex; ofile_at takes none.
  * Blocks:    never. Errors: -ENFILE. */
 #include "fs/node_int.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 
 #include <errno.h>
 

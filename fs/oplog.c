@@ -4,7 +4,7 @@
  *            that announces it. The reply is written, then `unique` is cleared. A successor asks the kernel
  *            (recover.c) whether the reply had arrived: so death between the two is no question. */
 #include "fs/oplog.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <stdlib.h>

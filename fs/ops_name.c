@@ -3,7 +3,7 @@
  * Errors:  the backing's errno. A file that loses its last name keeps a descriptor while the kernel knows
  *          it (node_unlinked), because its handle alone would not keep it alive. */
 #include "fs/ops.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 #include "fs/oplog.h"
 
 #include <errno.h>

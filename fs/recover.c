@@ -8,8 +8,8 @@
  * resend a request that was read cannot be withdrawn, so its answer is exact. */
 #include "fs/recover.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "fs/core_int.h"
-#include "fs/fault.h"
 
 #include <dirent.h>
 #include <errno.h>

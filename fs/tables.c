@@ -1,8 +1,8 @@
 /* fs/tables.c - see tables.h. Mapped without reserve: memory is touched as used. */
 #include "fs/tables.h"
+#include "base/fault.h"
 #include "fs/core_int.h"
 #include "fs/ctl_handle.h"
-#include "fs/fault.h"
 
 #include <errno.h>
 #include <sys/mman.h>

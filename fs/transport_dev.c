@@ -7,7 +7,7 @@
  * Errors:    a connection that is gone (ENODEV) ends its mount; the others go on. */
 #include "fs/oplog.h"
 #include "base/clock.h"
-#include "fs/fault.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>

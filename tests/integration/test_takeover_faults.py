@@ -1,4 +1,4 @@
-"""The daemon dies between any two stores of the tables that outlive it (fs/fault.h), once at each point and again while
+"""The daemon dies between any two stores of the tables that outlive it (base/fault.h), once at each point and again while
 its successor repairs them; needs a build with -Dfault_points=true."""
 
 import os

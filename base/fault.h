@@ -1,8 +1,8 @@
-/* fs/fault.h - fault points: places where a test lets the daemon die, one store apart. They exist only with
+/* base/fault.h - fault points: places where a test lets the daemon die, one store apart. They exist only with
  * -Dfault_points=true. The test arms one through a file (STILLFS_FAULTS) that is mapped shared, so that a point
  * strikes once and not again in the successor. */
-#ifndef STILLFS_FS_FAULT_H
-#define STILLFS_FS_FAULT_H
+#ifndef STILLFS_BASE_FAULT_H
+#define STILLFS_BASE_FAULT_H
 
 #ifdef STILLFS_FAULT_POINTS
 #define FAULT_NAME_MAX 32

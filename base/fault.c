@@ -1,5 +1,5 @@
-/* fs/fault.c - see fault.h. Built with -Dfault_points=true only. */
-#include "fs/fault.h"
+/* base/fault.c - see fault.h. Built with -Dfault_points=true only. */
+#include "base/fault.h"
 
 #ifdef STILLFS_FAULT_POINTS
 #include <fcntl.h>
