@@ -104,8 +104,8 @@ static void slot_known(struct slot *s, fuse_req_t req, uint64_t id)
 	(void)pthread_mutex_unlock(&s->c->lock);
 }
 
-/* Sent again after a take-over: the snapshot that it had begun has failed with the daemon, and no second one is
- * taken. */
+/* Sent again after a take-over: the snapshot that it had begun has failed with the daemon, or goes on if its point was
+ * recorded just before; no second one is taken. */
 static void answer_again(struct ctl *c, fuse_req_t req, size_t len, struct ctl_op *op)
 {
 	struct snap_error err = { 0 };
@@ -113,7 +113,8 @@ static void answer_again(struct ctl *c, fuse_req_t req, size_t len, struct ctl_o
 
 	(void)ctl_op_done(op, r);
 	if (r < 0) {
-		snap_error_set(&err, r, "snapshot: the daemon died while it was taken: %s; take it again",
+		snap_error_set(&err, r, "snapshot: the daemon died while it was taken: %s; take it again, unless "
+					    "`snapshots` has it as pending or complete",
 			       c->d.shm->last_death);
 		ctl_report(c, "snapshot", &err);
 		fuse_reply_err(req, -r);

@@ -12,6 +12,7 @@
  * nothing of ours writes to a frozen filesystem. */
 #include "snapshot/run_int.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "snapshot/child.h"
 
@@ -124,6 +125,7 @@ static int step_presync(struct run *r)
 	int ret = 0;
 
 	engine_step(r->e, "presync");
+	FAULT("run.presync");
 	for (int i = 0; ret == 0 && i < PRESYNC_TIMES && ms > PRESYNC_SHORT_MS; i++) {
 		t = clock_boot_ns();
 		ret = child_sync(&r->e->door, true, start + conf_num(r->e->door.conf, "presync_timeout") * NS_PER_MS, &r->e->abort_flag, r->err);
@@ -132,6 +134,7 @@ static int step_presync(struct run *r)
 	ret = run_sync_result(r, ret);
 	r->s->presync_ms = run_ms_since(start);
 	run_note(r, "presync", r->s->presync_ms);
+	FAULT("run.synced");
 	return ret;
 }
 
@@ -147,10 +150,13 @@ static int step_fixed(struct run *r)
 	(void)pthread_mutex_unlock(&e->lock);
 	if (ret < 0)
 		return snap_error_set(r->err, ret, "snapshot %s: out of memory", r->s->name);
+	FAULT("run.point");
 	ret = engine_save(e, r->s, r->err);
 	if (ret < 0)
 		return ret;
+	FAULT("run.fixed");
 	engine_event(e, r->s, "fixed", run_ms_since(r->start_ns));
+	FAULT("run.told");
 	return 0;
 }
 

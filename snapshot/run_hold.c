@@ -6,6 +6,7 @@
  * Errors:    the set's, with the sentence. */
 #include "snapshot/run_int.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "snapshot/child.h"
 
@@ -23,6 +24,7 @@ static void do_lock(struct job *j)
 	struct engine *e = j->self;
 
 	j->result = e->coord->lock(e->coord_self, j->max_ms, j->extra_ms, &j->err);
+	FAULT("hold.lock");
 }
 
 static void do_position(struct job *j)
@@ -30,13 +32,16 @@ static void do_position(struct job *j)
 	struct engine *e = j->self;
 
 	j->result = e->coord->position(e->coord_self, j->max_ms, &j->text, &j->err);
+	FAULT("hold.position");
 }
 
 static void do_unlock(struct job *j)
 {
 	struct engine *e = j->self;
 
+	FAULT("hold.unlock");
 	j->result = e->coord->unlock(e->coord_self, j->max_ms, &j->err);
+	FAULT("hold.unlocked");
 }
 
 static void do_trigger(struct job *j)
@@ -44,7 +49,9 @@ static void do_trigger(struct job *j)
 	struct engine *e = j->self;
 	struct prov_ctx *p = j->arg;
 
+	FAULT("hold.trigger");
 	j->result = e->prov->trigger(e->prov_self, &p->pr, j->max_ms, &j->err);
+	FAULT("hold.triggered");
 }
 
 static int step_lock(struct run *r)
@@ -79,6 +86,7 @@ static int step_lock(struct run *r)
 	if (ret < 0)
 		return r->err->code ? r->err->code : ret;
 	run_note(r, "locked", run_ms_since(r->lock_ns));
+	FAULT("hold.locked");
 	j = run_db_job(r, do_position, 2000);
 	ret = run_call(r, e->db_exec, j, clock_boot_ns() + 2000 * NS_PER_MS, "position");
 	if (r->call_late)
@@ -114,6 +122,7 @@ static void send_unlock(struct run *r)
 		return;
 	}
 	run_note(r, "unlock_sent", -1);
+	FAULT("hold.unlock_sent");
 	(void)exec_wait(r->e->db_exec, r->unlock, clock_boot_ns() + UNLOCK_WAIT_MS * NS_PER_MS, NULL);
 }
 
@@ -149,10 +158,12 @@ static int step_close(struct run *r)
 	int ret;
 
 	engine_step(r->e, "closing");
+	FAULT("hold.closing");
 	ret = d->ops->gate_close(d->fs, drain, hold, &r->ticket);
 	r->gate_closed = ret == 0;
 	r->drain_failed = ret == -ETIMEDOUT;
 	r->s->drain_ms = run_ms_since(t);
+	FAULT("hold.closed");
 	run_note(r, ret == 0 ? "drained" : "drain_failed", r->s->drain_ms);
 	if (ret == -EBUSY)
 		return snap_error_set(r->err, ret, "close the gate: it is closed already, by hand; write `open` to "
@@ -254,6 +265,7 @@ static int step_trigger(struct run *r)
 
 	engine_step(e, "holding");
 	ret = write_position_files(r);
+	FAULT("hold.files");
 	if (ret == 0 && e->prov->features & PROV_SYNC_FIRST) {
 		t = clock_boot_ns();
 		ret = run_sync_result(r, child_sync(d, false, t + left_ms(r) * NS_PER_MS, &e->abort_flag, r->err));
@@ -263,6 +275,7 @@ static int step_trigger(struct run *r)
 		t = clock_boot_ns();
 		r->frozen = true;
 		ret = d->ops->freeze(d->fs, left_ms(r), r->err);
+		FAULT("hold.frozen");
 		run_note(r, ret < 0 ? "freeze_failed" : "frozen", run_ms_since(t));
 	}
 	if (ret == 0)
@@ -294,11 +307,14 @@ static void end_hold(struct run *r)
 		ret = d->ops->thaw(d->fs, r->err);
 		run_note(r, ret < 0 ? "thaw_late" : "thawed", -1);
 		r->frozen = false;
+		FAULT("hold.thawed");
 	}
 	remove_position_files(r);
+	FAULT("hold.cleaned");
 	if (r->gate_closed) {
 		r->gate_closed = false;
 		ret = d->ops->gate_open(d->fs, &r->ticket);
+		FAULT("hold.open");
 		r->s->hold_ms = run_ms_since(r->ticket.closed_ns);
 		run_note(r, ret < 0 ? "gate_was_open" : "gate_open", r->s->hold_ms);
 		if (ret < 0)
@@ -309,6 +325,7 @@ static void end_hold(struct run *r)
 	}
 	send_unlock(r); /* only if the hold was never reached */
 	collect_unlock(r);
+	FAULT("hold.ended");
 }
 
 /* Lock, position, hold, trigger. */

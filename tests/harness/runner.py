@@ -21,8 +21,9 @@ BUILDS = {
     "tsan": ["-Db_sanitize=thread", "-Db_lundef=false"],
 }
 FAULTS_BUILD = ["-Dfault_points=true"]
-# Death between any two stores of the tables: a build of its own, so that the product is tested as it is shipped.
-FAULTS = "tests/integration/test_takeover_faults.py"
+# Death between any two stores of the tables and steps of a snapshot: a build of its own, so that the product is tested
+# as it is shipped.
+FAULTS = ["tests/integration/test_takeover_faults.py", "tests/integration/test_takeover_snapshot.py"]
 UNIT_LIMIT_S = 120
 # What the builds with sanitizers run against real mounts: every operation, and the gate.
 CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/conformance/fs/test_cases.py"]
@@ -146,10 +147,10 @@ def run(work, all_, count):
             pytest(work, "lint", ["tests/lint"], count, directory)
         everything = name == "plain" or all_
         pytest(work, f"{name} {'integration' if everything else 'conformance'}",
-               ["tests/integration", "tests/conformance", f"--ignore={TOP / FAULTS}"] if everything else CONFORMANCE, count, directory)
+               ["tests/integration", "tests/conformance", *[f"--ignore={TOP / f}" for f in FAULTS]] if everything else CONFORMANCE, count, directory)
     directory = build(work, "faults", count)
     if directory:
-        pytest(work, "fault points", [FAULTS], count, directory)
+        pytest(work, "fault points", FAULTS, count, directory)
     if all_:
         other_release(work, "trixie", count)
 
