@@ -3,14 +3,17 @@
 import mmap
 import os
 import random
+import re
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
+from mariadb import MariaDB
 from stillfs import wait_for
-from test_takeover import LONG
+from test_takeover import DEATHS, LONG, deaths
 
 
 def quick_deaths(m, n, progress):
@@ -86,3 +89,34 @@ def test_a_daemon_that_was_stopped_is_replaced_once_it_dies(mount):
     s = mount.status()
     mount.daemon = int(s["pid"])
     assert s["restarts"] == "1" and s["inflight"] == "0"
+
+
+@pytest.mark.limit(90 + 3 * DEATHS)
+def test_sysbench_goes_on_over_deaths(make_mount, scratch):
+    """Its read-write mix by 8 sessions: none is cut off, none gets an error, the server is the same one at the end."""
+    m = make_mount(db="mysql", db__socket=scratch.dir / "db" / "sock")
+    db = MariaDB(scratch.dir / "db", m.mnt).start()
+    seconds = int(DEATHS * 1.6) + 3
+    argv = ["sysbench", "/usr/share/sysbench/oltp_read_write.lua", f"--mysql-socket={db.socket}", "--mysql-user=root",
+            "--mysql-db=sbtest", "--db-driver=mysql", "--tables=2", "--table-size=2000", "--threads=8",
+            f"--time={seconds}", "--mysql-ignore-errors=1213"]  # a deadlock is the mix's own: it rolls back, goes on
+    if LONG:
+        argv.append("--rate=60")  # 200 deaths long: the filesystem has 400 MB
+    try:
+        server = db.process.pid
+        db.query("CREATE DATABASE sbtest")
+        subprocess.run([*argv, "prepare"], check=True, capture_output=True, timeout=60)
+        p = subprocess.Popen([*argv, "run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        deaths(m)
+        out = p.communicate(timeout=seconds + 60)[0]
+        assert p.returncode == 0, out[-3000:]
+        assert "FATAL" not in out and re.search(r"reconnects:\s+0 ", out), out[-3000:]
+        assert int(re.search(r"transactions:\s+(\d+)", out).group(1)) > DEATHS
+        assert int(m.status()["restarts"]) == DEATHS
+        assert db.process.pid == server and db.process.poll() is None
+        assert db.log().count("ready for connections") == 1, "the server was restarted"
+        for table in ("sbtest1", "sbtest2"):
+            assert db.query(f"CHECK TABLE sbtest.{table}")[0][3] == "OK"
+            assert db.query(f"SELECT COUNT(*) FROM sbtest.{table}")[0][0] == 2000
+    finally:
+        db.close()
