@@ -51,8 +51,10 @@ struct ofile {
 	_Atomic uint32_t gen; /* grows before each use of the slot */
 	_Atomic bool closing; /* released: its descriptors are the closer's */
 	_Atomic int32_t fd_buf, fd_dir; /* buffered and O_DIRECT descriptors, -1: not opened (yet) */
-	uint32_t flags; /* of the open, without O_TRUNC O_CREAT O_EXCL */
-	bool writable;
+	/* Written by the thread that opens, read by those that serve it: the kernel lies between, which learns fh from the
+	 * former's answer. Atomic so that the order shows in the program too. */
+	_Atomic uint32_t flags; /* of the open, without O_TRUNC O_CREAT O_EXCL */
+	_Atomic bool writable;
 	uint32_t next; /* free list, closer's list */
 	_Atomic int64_t dir_off; /* directories: where fd_buf stands; the kernel serialises readers */
 };
