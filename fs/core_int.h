@@ -154,7 +154,8 @@ uint64_t balance_now_ns(void);
 void inplace_init(struct lane *l); /* on its own thread */
 bool inplace_wanted(struct lane *l, const struct rq *r);
 bool inplace_looks(const struct lane *l); /* look for the next request, without the ring */
-void inplace_serve(struct lane *l, struct rq *r);
+bool inplace_serve(struct lane *l, struct rq *r); /* false: something has come meanwhile, serve it the other way */
+bool inplace_sits(const struct lane *l); /* it makes such a call now; any thread */
 int inplace_done(struct lane *l, struct rq *r, int64_t res); /* res: of the call. The result or -errno */
 void inplace_measure(struct lane *l); /* a direct write has ended */
 uint64_t inplace_stuck_ms(const struct lane *l); /* how long the call has lasted that is made now; any thread */

@@ -91,11 +91,20 @@ void inplace_measure(struct lane *l)
 	p->write_ns = p->write_ns - p->write_ns / 8 + (took > 10000000u ? 10000000u : took) / 8;
 }
 
+/* A poll of ours would take the wake-up for a request that nobody fetches then: with several mounts the others'. */
+static bool polls(const struct lane *l)
+{
+	for (unsigned i = 0; i < l->core->n_mnt; i++)
+		if (l->armed[i])
+			return true;
+	return false;
+}
+
 static bool wanted(struct lane *l, const struct rq *r)
 {
 	struct inplace *p = &l->inplace;
 
-	if (!p->rec || l->inflight || !l->lone[r->m->idx] || !suits(r->opcode))
+	if (!p->rec || l->inflight || !l->lone[r->m->idx] || !suits(r->opcode) || polls(l))
 		return false;
 	if (p->skip) {
 		p->skip--;
@@ -129,15 +138,24 @@ static void set_guard(struct inplace *p, int fd, uint64_t now)
 	(void)timerfd_settime(fd, 0, &at, NULL);
 }
 
-void inplace_serve(struct lane *l, struct rq *r)
+bool inplace_sits(const struct lane *l)
+{
+	return atomic_load(&l->inplace.since_ns) != 0;
+}
+
+bool inplace_serve(struct lane *l, struct rq *r)
 {
 	struct inplace *p = &l->inplace;
 	uint64_t now = balance_now_ns();
 
-	balance_spun(l);
 	set_guard(p, l->core->balance.guard_fd, now);
-	balance_sleeps(l); /* waiting for the backing is no work that another lane could share */
 	atomic_store(&p->since_ns, now);
+	if (atomic_load(&l->inbox_full)) { /* after the store, see lane_push */
+		atomic_store(&p->since_ns, 0);
+		return false;
+	}
+	balance_spun(l);
+	balance_sleeps(l); /* waiting for the backing is no work that another lane could share */
 	count_add(&p->n_calls, 1);
 	switch (r->opcode) {
 	case FUSE_WRITE:
@@ -154,6 +172,7 @@ void inplace_serve(struct lane *l, struct rq *r)
 	atomic_store(&p->since_ns, 0);
 	balance_woke(l);
 	balance_helped(l->core);
+	return true;
 }
 
 /* Before the reply, which brings the caller's next request: whoever is there now has waited behind this call. */

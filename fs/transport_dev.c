@@ -103,6 +103,11 @@ void lane_push(struct rq *r)
 	if (write(l->efd, &one, sizeof(one)) < 0) {
 		/* EAGAIN: the counter is at its maximum, so the lane is awake anyway */
 	}
+	/* it sits in a call: the other one takes what it has (lane_loop). The order of these two looks, and of the
+	 * lane's own in inplace_serve, lets one of them see the other */
+	if (inplace_sits(l) && write(l->core->lane[1].efd, &one, sizeof(one)) < 0) {
+		/* as above */
+	}
 }
 
 static struct rq *inbox_take(struct lane *l)
@@ -193,10 +198,8 @@ static void dispatch(struct lane *l, struct rq *r)
 {
 	if (!admit(l, r))
 		return;
-	if (inplace_wanted(l, r)) {
-		inplace_serve(l, r);
+	if (inplace_wanted(l, r) && inplace_serve(l, r))
 		return;
-	}
 	switch (r->opcode) {
 	case FUSE_READ:
 	case FUSE_WRITE:
@@ -466,6 +469,19 @@ static int ring_watch(struct lane *l)
 	return r;
 }
 
+/* Serve what waits for `of`, on this lane. */
+static bool serve_inbox(struct lane *l, struct lane *of)
+{
+	bool any = false;
+
+	for (struct rq *r = inbox_take(of), *next; r; r = next) {
+		next = r->next;
+		any = true;
+		dispatch(l, r);
+	}
+	return any;
+}
+
 static void lane_loop(struct lane *l)
 {
 	struct core *c = l->core;
@@ -475,11 +491,9 @@ static void lane_loop(struct lane *l)
 
 		balance_turn(l);
 
-		for (struct rq *r = inbox_take(l), *next; r; r = next) {
-			next = r->next;
+		idle = !serve_inbox(l, l);
+		if (l->idx == 1 && inplace_sits(&c->lane[0]) && serve_inbox(l, &c->lane[0]))
 			idle = false;
-			dispatch(l, r);
-		}
 		for (unsigned i = 0; i < c->n_mnt; i++)
 			if (l->readable[i] && !fetch(l, i, &starved))
 				idle = false;
