@@ -16,7 +16,8 @@ def main():
     for p in pragmas:
         db.execute(f"PRAGMA {p}")
     n = 0
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    # a pause, so that a checkpoint finds its moment and the log does not fill the filesystem
+    while not select.select([sys.stdin], [], [], 0.002)[0]:
         n += 1
         db.execute("BEGIN IMMEDIATE")
         db.execute("INSERT INTO t VALUES (?, ?, ?)", (writer, n, bytes([n % 251]) * (100 + n * 37 % 3000)))
