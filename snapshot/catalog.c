@@ -18,7 +18,8 @@ struct catalog {
 	int dirfd;
 	char lineage[33];
 	struct set **sets; /* sorted by seq */
-	size_t n, cap;
+	struct set **names; /* n_names (a power of two) lists by the name's hash, also of those being deleted */
+	size_t n, cap, n_names;
 	uint64_t next_seq;
 	unsigned bad;
 };
@@ -102,9 +103,58 @@ static int load_lineage(struct catalog *c, int state, struct snap_error *err)
 	return r < 0 ? snap_error_set(err, r, "write lineage into state_dir: %s", strerror(-r)) : 0;
 }
 
+/* The list that sets of this name are on (FNV-1a). */
+static struct set **name_list(const struct catalog *c, const char *name)
+{
+	uint64_t h = 0xcbf29ce484222325;
+
+	for (; *name; name++)
+		h = (h ^ (unsigned char)*name) * 0x100000001b3;
+	return &c->names[(h ^ h >> 32) & (c->n_names - 1)];
+}
+
+static void put_name(struct catalog *c, struct set *s)
+{
+	struct set **list = name_list(c, s->name);
+
+	s->same_hash = *list;
+	*list = s;
+}
+
+/* As many lists as there is room for sets, so that they stay short. */
+static int grow_names(struct catalog *c, size_t n)
+{
+	struct set **p = calloc(n, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	free(c->names);
+	c->names = p;
+	c->n_names = n;
+	for (size_t i = 0; i < c->n; i++)
+		put_name(c, c->sets[i]);
+	return 0;
+}
+
+/* Where in the order `seq` is, or belongs. */
+static size_t place(const struct catalog *c, uint64_t seq)
+{
+	size_t lo = 0, hi = c->n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (c->sets[mid]->seq < seq)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
 static int insert(struct catalog *c, struct set *s)
 {
-	size_t i = c->n;
+	size_t i;
 
 	if (c->n == c->cap) {
 		size_t cap = c->cap ? 2 * c->cap : 64;
@@ -113,12 +163,15 @@ static int insert(struct catalog *c, struct set *s)
 		if (!p)
 			return -ENOMEM;
 		c->sets = p;
+		if (grow_names(c, cap) < 0)
+			return -ENOMEM;
 		c->cap = cap;
 	}
-	for (; i > 0 && c->sets[i - 1]->seq > s->seq; i--)
-		c->sets[i] = c->sets[i - 1];
+	i = place(c, s->seq);
+	memmove(c->sets + i + 1, c->sets + i, (c->n - i) * sizeof(*c->sets));
 	c->sets[i] = s;
 	c->n++;
+	put_name(c, s);
 	if (s->seq >= c->next_seq)
 		c->next_seq = s->seq + 1;
 	return 0;
@@ -136,11 +189,8 @@ static int load_one(struct catalog *c, const char *name)
 		if (strcmp(expect, name) != 0)
 			r = -EINVAL; /* a copy under another name would be deleted with its twin's data */
 	}
-	for (size_t i = 0; r == 0 && i < c->n; i++)
-		if (c->sets[i]->seq == s->seq ||
-		    (strcmp(c->sets[i]->name, s->name) == 0 && s->state != SET_DELETING &&
-		     c->sets[i]->state != SET_DELETING))
-			r = -EINVAL;
+	if (r == 0 && (catalog_by_seq(c, s->seq) || (s->state != SET_DELETING && catalog_find(c, s->name))))
+		r = -EINVAL;
 	if (r == 0)
 		r = insert(c, s);
 	if (r == 0)
@@ -209,6 +259,7 @@ struct catalog *catalog_free(struct catalog *c)
 	for (size_t i = 0; i < c->n; i++)
 		set_free(c->sets[i]);
 	free(c->sets);
+	free(c->names);
 	if (c->dirfd >= 0)
 		(void)close(c->dirfd);
 	free(c);
@@ -237,25 +288,18 @@ struct set *catalog_at(const struct catalog *c, size_t i)
 
 struct set *catalog_by_seq(const struct catalog *c, uint64_t seq)
 {
-	size_t lo = 0, hi = c->n;
+	size_t i = place(c, seq);
 
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (c->sets[mid]->seq < seq)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < c->n && c->sets[lo]->seq == seq ? c->sets[lo] : NULL;
+	return i < c->n && c->sets[i]->seq == seq ? c->sets[i] : NULL;
 }
 
 struct set *catalog_find(const struct catalog *c, const char *name)
 {
-	for (size_t i = 0; i < c->n; i++)
-		if (c->sets[i]->state != SET_DELETING && strcmp(c->sets[i]->name, name) == 0)
-			return c->sets[i];
-	return NULL;
+	struct set *s = c->n_names ? *name_list(c, name) : NULL;
+
+	while (s && (s->state == SET_DELETING || strcmp(s->name, name) != 0))
+		s = s->same_hash;
+	return s;
 }
 
 int catalog_add(struct catalog *c, struct set *s)
@@ -293,13 +337,15 @@ int catalog_adopt(struct catalog *c, const char *lineage, struct snap_error *err
 
 void catalog_drop(struct catalog *c, struct set *s)
 {
-	for (size_t i = 0; i < c->n; i++)
-		if (c->sets[i] == s) {
-			memmove(c->sets + i, c->sets + i + 1, (c->n - i - 1) * sizeof(*c->sets));
-			c->n--;
-			set_free(s);
-			return;
-		}
+	struct set **p = name_list(c, s->name);
+	size_t i = place(c, s->seq);
+
+	while (*p != s)
+		p = &(*p)->same_hash;
+	*p = s->same_hash;
+	memmove(c->sets + i, c->sets + i + 1, (c->n - i - 1) * sizeof(*c->sets));
+	c->n--;
+	set_free(s);
 }
 
 int catalog_write(const struct catalog *c, const char *id, const char *text, struct snap_error *err)

@@ -17,9 +17,9 @@ const char *catalog_lineage(const struct catalog *c);
 unsigned catalog_bad(const struct catalog *c); /* files set aside at opening */
 size_t catalog_count(const struct catalog *c);
 struct set *catalog_at(const struct catalog *c, size_t i); /* by creation */
-struct set *catalog_find(const struct catalog *c, const char *name); /* not those being deleted */
+struct set *catalog_find(const struct catalog *c, const char *name); /* not those being deleted; hashed */
 struct set *catalog_by_seq(const struct catalog *c, uint64_t seq); /* also those being deleted; log n */
-/* Put a new set in: gives it seq and id. It is the catalog's then. -ENOMEM. */
+/* Put a new set in: gives it seq and id. It is the catalog's then; its name stays from now on. -ENOMEM. */
 int catalog_add(struct catalog *c, struct set *s);
 /* Put a set in that has an id and a lineage already: gives it seq. It is the catalog's then. -ENOMEM. */
 int catalog_import(struct catalog *c, struct set *s);

@@ -121,13 +121,14 @@ static int accept_request(struct engine *e, struct snap_request *r, const char *
 		return ret;
 	q = calloc(1, sizeof(*q));
 	s = set_new();
+	if (s)
+		memcpy(s->name, r->name, sizeof(s->name)); /* before it is in the catalog, which finds it by that */
 	if (!q || !s || set_text(&s->description, r->description) < 0 || set_text(&s->tags, r->tags) < 0 ||
 	    (ret = catalog_add(e->cat, s)) < 0) {
 		set_free(s);
 		free(q);
 		return snap_error_set(err, ret ? ret : -ENOMEM, "snapshot: out of memory");
 	}
-	memcpy(s->name, r->name, sizeof(s->name));
 	memcpy(s->class, r->class, sizeof(s->class));
 	(void)snprintf(s->provider, sizeof(s->provider), "%s", e->prov->name);
 	(void)snprintf(s->db, sizeof(s->db), "%s", conf_str(e->door.conf, "db"));

@@ -26,6 +26,7 @@ struct set {
 	char id[33]; /* 32 hex digits */
 	char class[DOOR_NAME_MAX + 1];
 	char lineage[33];
+	struct set *same_hash; /* catalog.c's */
 	uint64_t seq; /* order of creation and inode number, >= 1 */
 	enum set_state state;
 	struct timespec created, ended;

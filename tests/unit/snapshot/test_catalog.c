@@ -80,8 +80,8 @@ static struct set *add(struct catalog *c, const char *name)
 {
 	struct set *s = set_new();
 
-	assert_int_equal(catalog_add(c, s), 0);
 	(void)snprintf(s->name, sizeof(s->name), "%s", name);
+	assert_int_equal(catalog_add(c, s), 0);
 	(void)snprintf(s->class, sizeof(s->class), "manual");
 	s->state = SET_COMPLETE;
 	return s;
@@ -538,6 +538,42 @@ static void sigkill_at_any_moment_leaves_whole_records(void **state)
 	assert_true(rewritten > KILLS); /* the writers got to work */
 }
 
+/* ---- by name ---- */
+
+static const char *numbered(unsigned i)
+{
+	static char name[32];
+
+	(void)snprintf(name, sizeof(name), "nightly-%06u", i);
+	return name;
+}
+
+static void each_of_many_is_found_by_its_name(void **state)
+{
+	enum { MANY = 3000 };
+	struct catalog *c = reopen();
+	static struct set *s[MANY];
+	struct set *again;
+
+	assert_null(catalog_find(c, "none")); /* of an empty one, too */
+	for (unsigned i = 0; i < MANY; i++)
+		s[i] = add(c, numbered(i));
+	for (unsigned i = 0; i < MANY; i++)
+		assert_ptr_equal(catalog_find(c, numbered(i)), s[i]);
+	assert_null(catalog_find(c, numbered(MANY)));
+	for (unsigned i = 0; i < MANY; i += 2)
+		catalog_drop(c, s[i]);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_ptr_equal(catalog_find(c, numbered(i)), i % 2 ? s[i] : NULL);
+	s[7]->state = SET_DELETING;
+	assert_null(catalog_find(c, numbered(7)));
+	again = add(c, numbered(7)); /* the name is free while the data goes */
+	assert_ptr_equal(catalog_find(c, numbered(7)), again);
+	catalog_drop(c, s[7]);
+	assert_ptr_equal(catalog_find(c, numbered(7)), again);
+	catalog_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -557,6 +593,7 @@ int main(void)
 		T(a_directory_that_vanished_is_an_error),
 		T(every_text_survives_the_record),
 		T(sigkill_at_any_moment_leaves_whole_records),
+		T(each_of_many_is_found_by_its_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
