@@ -414,3 +414,11 @@ def test_stillctl_works_through_the_control_files_alone(mount):
     assert '"step":"complete"' in ctl("events")
     ctl("bogus", code=2)
     ctl("show", code=2)
+
+
+def test_the_directory_of_sets_does_not_count_them(make_mount):
+    """Each look-up below it asks for its attributes: `ls -l` of many sets would take time by their square."""
+    m = make_mount(provider="null")
+    assert m.write("snapshot", "one\n") == 0
+    assert os.stat(m.control / "snapshots").st_nlink == 1
+    assert run("find", m.control / "snapshots", "-mindepth", "1", "-maxdepth", "1", "-type", "d").split() == [str(m.control / "snapshots" / "one")]
