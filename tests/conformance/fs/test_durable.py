@@ -98,6 +98,7 @@ except OSError as e:
 """
 
 
+@pytest.mark.limit(300 if os.environ.get("STILLFS_ALL") else 60)
 def test_what_was_synced_survives_the_daemons_death_and_a_power_failure(make_mount, tmp_path_factory):
     m = make_mount(takeover="no")
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(m.mnt / f"log{i}-{kind}"), kind], stdout=subprocess.PIPE,
@@ -132,7 +133,7 @@ def test_what_was_synced_survives_the_daemons_death_and_a_power_failure(make_mou
 def test_fio_verifies_what_parallel_jobs_wrote_buffered_while_the_daemon_dies(make_mount):
     """With O_DIRECT: tests/integration/test_takeover.py."""
     m = make_mount()
-    seconds = int(os.environ.get("STILLFS_FIO_SECONDS", "4"))
+    seconds = int(os.environ.get("STILLFS_FIO_SECONDS", "60" if os.environ.get("STILLFS_ALL") else "4"))
     fio = subprocess.Popen(
         ["fio", "--name=verify", f"--directory={m.mnt}", "--numjobs=3", "--size=8m", "--bsrange=4k-64k", "--rw=randwrite",
          "--direct=0", "--ioengine=psync", "--fsync=32", "--verify=crc32c", "--verify_fatal=1",

@@ -16,8 +16,9 @@ from stillfs import BUILD, wait_for
 from trees import differences, tree
 
 PROGRAM = BUILD / "tests" / "conformance" / "fs" / "fs_random"
-LONG = int(os.environ.get("STILLFS_RANDOM", "0"))
+LONG = int(os.environ.get("STILLFS_RANDOM", "100" if os.environ.get("STILLFS_ALL") else "0"))
 OPERATIONS = 2000
+pytestmark = pytest.mark.limit(60 + 15 * LONG)
 
 
 def seeds(few):
