@@ -123,6 +123,7 @@ int main(int argc, char **argv)
 	static struct world w = { .n_ops = 1000 };
 	int o;
 
+	(void)signal(SIGPIPE, SIG_IGN); /* a fifo without a reader is a result, not the end */
 	while ((o = getopt(argc, argv, "s:n:dtv")) != -1) {
 		if (o == 's')
 			seed = strtoul(optarg, NULL, 10);

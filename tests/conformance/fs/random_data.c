@@ -176,7 +176,7 @@ static void op_setfl(struct world *w, struct both *f)
 	int flags = (rnd(w, 2) ? O_DIRECT : 0) | (rnd(w, 6) ? 0 : O_APPEND);
 
 	doing(w, "setfl %o", flags);
-	EACH(w, fcntl(f->fd[i], F_SETFL, flags));
+	EACH(w, fcntl(f->fd[i], F_SETFL, flags | O_NONBLOCK));
 	f->flags = (f->flags & ~(O_DIRECT | O_APPEND)) | flags;
 }
 

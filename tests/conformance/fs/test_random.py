@@ -61,10 +61,10 @@ def test_random_operations_give_the_same_results_while_the_daemon_dies(make_moun
     deaths = 0
     for seed in seeds(2):
         found = []
-        t = threading.Thread(target=lambda: found.append(differ(m, f"death-{seed}", seed)))
+        t = threading.Thread(target=lambda: found.append(differ(m, f"death-{seed}", seed, "-n", str(5 * OPERATIONS))))
         t.start()
         while t.is_alive():
-            t.join(0.25)
+            t.join(0.1)
             daemon = int(m.status()["pid"])
             if t.is_alive() and deaths < 30 * (LONG or 1):
                 os.kill(daemon, signal.SIGKILL)
