@@ -215,7 +215,7 @@ void balance_watch(struct core *c)
 
 	look_at_load(c);
 	/* nothing on a lane should block, but all requests would wait behind what does */
-	if (since && turn && balance_now_ns() - turn > STUCK_NS)
+	if ((since && turn && balance_now_ns() - turn > STUCK_NS) || inplace_stuck_ms(&c->lane[0]) * 1000000 > STUCK_NS)
 		balance_help(c);
 }
 

@@ -112,8 +112,9 @@ static bool wanted(struct lane *l, const struct rq *r)
 	}
 	if (r->opcode == FUSE_WRITE && found_spinning(l, r))
 		return false;
+	/* all_run: without another lane there is nobody whom the guard could wake */
 	return atomic_load_explicit(&l->core->balance.n_active, memory_order_relaxed) == 1 &&
-	       !atomic_load(&l->inbox_full) && gate_is_open(l->core->gate);
+	       atomic_load(&l->core->balance.all_run) && !atomic_load(&l->inbox_full) && gate_is_open(l->core->gate);
 }
 
 bool inplace_wanted(struct lane *l, const struct rq *r)
