@@ -6,6 +6,7 @@
 #include "version.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +87,22 @@ static int render_last_error(struct ctl *c, struct vbuf *out)
 	return 0;
 }
 
+/* Memory that the daemon has in use, the shared tables of the keeper included; 0: not known. proc(5), statm. */
+static unsigned long resident_kib(void)
+{
+	char text[96], *end;
+	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		(void)close(fd);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	(void)strtoul(text, &end, 10); /* the address space */
+	return strtoul(end, NULL, 10) * (unsigned long)sysconf(_SC_PAGESIZE) / 1024;
+}
+
 static int render_status(struct ctl *c, struct vbuf *out)
 {
 	vbuf_printf(out, "name %s\nversion %s\n", c->d.name, STILLFS_VERSION);
@@ -96,6 +113,7 @@ static int render_status(struct ctl *c, struct vbuf *out)
 		    atomic_load(&c->d.shm->keeper_pid), atomic_load(&c->d.shm->restarts));
 	vbuf_printf(out, "last_death %s\nupgrade ", c->d.shm->last_death[0] ? c->d.shm->last_death : "none");
 	(void)ctl_upgrade_render(c, out);
+	vbuf_printf(out, "resident_kib %lu\n", resident_kib());
 	vbuf_printf(out, "uptime_s %llu\n",
 		    (unsigned long long)((clock_boot_ns() - c->start_ns) / NS_PER_S));
 	(void)pthread_mutex_lock(&c->lock);

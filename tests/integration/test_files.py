@@ -436,13 +436,16 @@ def walk_over_many(m, many):
         (m.back / str(d)).mkdir()
         for i in range(1000):
             os.mknod(m.back / str(d) / str(i))
-    most, known = 0, 0
+    most, known, before = 0, 0, int(m.status()["resident_kib"])
+    assert before > 1000
     for d in range(many // 1000):
         for e in os.scandir(m.mnt / str(d)):
             e.stat()
         s = m.status()
         most, known = max(most, int(s["node_fds"])), max(known, int(s["nodes"]))
     assert known > many * 0.9, "the kernel forgot them meanwhile: this tested nothing"
+    # a node has 96 bytes and its share of two tables; the rest is room for what a walk has in flight
+    assert int(s["resident_kib"]) - before < known * 200 / 1024 + 65536, (before, s["resident_kib"])
     assert s["node_fds_limit"] == "256"
     assert most <= 256 + 1000  # a readdirplus in flight
     wait_for("the closer", lambda: len(os.listdir(f"/proc/{m.daemon}/fd")) < 256 + 200, 5)
