@@ -116,7 +116,8 @@ struct fake_world {
 	char data[64][33]; /* ids the provider has something of */
 	char data_name[64][DOOR_NAME_MAX + 1];
 	char completed[64][33]; /* ids whose poll said complete */
-	unsigned n_data, n_completed, polls, polls_needed;
+	unsigned n_data, n_completed, polls;
+	_Atomic unsigned polls_needed; /* a test changes it while the provider is asked */
 	bool hurried; /* a poll was asked to end its slice */
 	char position[4096];
 };
