@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -92,10 +93,15 @@ struct ctl *ctl_new(const struct ctl_deps *d, struct snap_error *err)
 	return c;
 }
 
+#define CTL_BUF_B (4u << 20) /* address space; only what a request needs is touched */
+
 static void *ctl_run(void *arg)
 {
 	struct ctl *c = arg;
-	struct fuse_buf b = { 0 };
+	/* Shared memory: a fork for a child would leave private pages to be copied at the next write, which a thread
+	 * that is being killed cannot do (io_read). libfuse asks for one request at the most, about 1 MiB. */
+	void *shared = mmap(NULL, CTL_BUF_B, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct fuse_buf b = { .mem = shared == MAP_FAILED ? NULL : shared }; /* NULL: libfuse takes its own */
 
 	(void)pthread_setname_np(pthread_self(), "ctl");
 	while (!fuse_session_exited(c->se)) {
@@ -108,7 +114,10 @@ static void *ctl_run(void *arg)
 		ctl_handle_request(b.mem);
 		fuse_session_process_buf(c->se, &b);
 	}
-	free(b.mem);
+	if (shared == MAP_FAILED)
+		free(b.mem);
+	else
+		(void)munmap(shared, CTL_BUF_B);
 	return NULL;
 }
 
@@ -122,7 +131,7 @@ static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
 	 * with EIO. So the pages of a request are there beforehand. */
 	for (size_t at = 0; at < len && at < 2 * CTL_WRITE_MAX; at += 4096)
 		touch[at] = 0;
-	return read(fd, buf, len);
+	return read(fd, buf, len < CTL_BUF_B ? len : CTL_BUF_B);
 }
 
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
