@@ -9,12 +9,12 @@
 
 #include "base/clock.h"
 #include "snapshot/journal.h"
+#include "snapshot/program.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,29 +81,11 @@ static int spawn(struct hooks *h, const struct call *c, const char *path, const 
 			env_dirs("STILLFS_MOUNTPOINTS", h->d, false),
 			env_dirs("STILLFS_BACKINGS", h->d, true),
 			NULL };
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attr;
-	sigset_t none, all;
-	int r;
+	int r = program_spawn(path, argv, env, -1, out[1], errs[1], pid);
 
-	(void)sigemptyset(&none);
-	(void)sigfillset(&all);
-	(void)posix_spawn_file_actions_init(&files);
-	(void)posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-	(void)posix_spawn_file_actions_adddup2(&files, out[1], 1);
-	(void)posix_spawn_file_actions_adddup2(&files, errs[1], 2);
-	(void)posix_spawn_file_actions_addclosefrom_np(&files, 3); /* /dev/fuse, the database's socket */
-	(void)posix_spawnattr_init(&attr);
-	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	(void)posix_spawnattr_setpgroup(&attr, 0);
-	(void)posix_spawnattr_setsigmask(&attr, &none);
-	(void)posix_spawnattr_setsigdefault(&attr, &all);
-	r = posix_spawn(pid, path, &files, &attr, argv, env);
-	(void)posix_spawnattr_destroy(&attr);
-	(void)posix_spawn_file_actions_destroy(&files);
 	for (int i = 0; env[i]; i++)
 		free(env[i]);
-	return -r;
+	return r;
 }
 
 static void take(int fd, char *buf, size_t cap, size_t *len)
@@ -149,18 +131,6 @@ static int await(struct hooks *h, struct call *c, pid_t pid, int out, int errs, 
 	}
 }
 
-/* The last line of what it said on stderr. */
-static const char *last_line(char *text)
-{
-	size_t len = strlen(text);
-	char *nl;
-
-	while (len && (text[len - 1] == '\n' || text[len - 1] == ' '))
-		text[--len] = '\0';
-	nl = strrchr(text, '\n');
-	return nl ? nl + 1 : text;
-}
-
 static int run_hook(struct hooks *h, struct call *c, struct snap_error *err)
 {
 	const char *path = conf_str(h->d->conf, c->key), *said;
@@ -181,7 +151,7 @@ static int run_hook(struct hooks *h, struct call *c, struct snap_error *err)
 		if (errs[i] >= 0)
 			(void)close(errs[i]);
 	}
-	said = last_line(c->errs);
+	said = program_last_line(c->errs);
 	if (pid < 0)
 		return r;
 	if (r == -ETIMEDOUT)

@@ -5,12 +5,12 @@
 #include "snapshot/exec_provider/script.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "snapshot/program.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -48,27 +48,8 @@ static int spawn(const struct script_call *c, int in, int out, int errs, pid_t *
 	char *argv[] = { (char *)(uintptr_t)c->path, (char *)(uintptr_t)c->verb, NULL };
 	char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", lang[] = "LC_ALL=C.UTF-8";
 	char *env[] = { path, lang, NULL };
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attr;
-	sigset_t none, all;
-	int r;
 
-	(void)sigemptyset(&none);
-	(void)sigfillset(&all);
-	(void)posix_spawn_file_actions_init(&files);
-	(void)posix_spawn_file_actions_adddup2(&files, in, 0);
-	(void)posix_spawn_file_actions_adddup2(&files, out, 1);
-	(void)posix_spawn_file_actions_adddup2(&files, errs, 2);
-	(void)posix_spawn_file_actions_addclosefrom_np(&files, 3); /* /dev/fuse, the database's socket */
-	(void)posix_spawnattr_init(&attr);
-	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	(void)posix_spawnattr_setpgroup(&attr, 0);
-	(void)posix_spawnattr_setsigmask(&attr, &none);
-	(void)posix_spawnattr_setsigdefault(&attr, &all);
-	r = posix_spawn(pid, c->path, &files, &attr, argv, env);
-	(void)posix_spawnattr_destroy(&attr);
-	(void)posix_spawn_file_actions_destroy(&files);
-	return -r;
+	return program_spawn(c->path, argv, env, in, out, errs, pid);
 }
 
 static void take(struct script_call *c, struct child *k)
@@ -92,17 +73,6 @@ static void take(struct script_call *c, struct child *k)
 		k->said_len = keep + len;
 	}
 	k->said[k->said_len] = '\0';
-}
-
-static const char *last_line(char *text)
-{
-	size_t len = strlen(text);
-	char *nl;
-
-	while (len && (text[len - 1] == '\n' || text[len - 1] == ' '))
-		text[--len] = '\0';
-	nl = strrchr(text, '\n');
-	return nl ? nl + 1 : text;
 }
 
 /* 0 with *status, or why it was killed. */
@@ -143,7 +113,7 @@ static int await(struct script_call *c, struct child *k, int *status)
 
 static int judge(const struct script_call *c, struct child *k, int r, int status, uint64_t begun, struct snap_error *err)
 {
-	const char *said = last_line(k->said), *colon = *said ? ": " : "";
+	const char *said = program_last_line(k->said), *colon = *said ? ": " : "";
 	unsigned ms = (unsigned)((clock_boot_ns() - begun) / NS_PER_MS);
 	int code;
 
