@@ -5,6 +5,8 @@
 #include "snapshot/provider.h"
 
 extern const struct prov_ops prov_ebs;
+/* The options that the provider reads, with their defaults, for programs without a mount's (fs/opts_table.c). */
+extern const struct conf_key ebs_keys[];
 extern const char *ebs_sysfs; /* "/sys"; tests have a tree of their own */
 
 #endif

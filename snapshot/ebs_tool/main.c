@@ -17,15 +17,6 @@
 extern char **environ;
 volatile int tool_stop;
 
-static const struct conf_key table[] = {
-	{ "ebs.volumes", CONF_LIST, "", NULL, 0, 0, "", "" },   { "ebs.region", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.endpoint", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.profile", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.instance", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.fips", CONF_BOOL, "no", NULL, 0, 0, "", "" },
-	{ "ebs.description", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.dualstack", CONF_BOOL, "no", NULL, 0, 0, "", "" }, { "ebs.old_metadata", CONF_BOOL, "no", NULL, 0, 0, "", "" },
-	{ NULL, CONF_STRING, NULL, NULL, 0, 0, NULL, NULL },
-};
-
 static void on_signal(int sig)
 {
 	tool_stop = sig;
@@ -250,7 +241,7 @@ int main(int argc, char **argv)
 	}
 	(void)sigaction(SIGINT, &sa, NULL);
 	(void)sigaction(SIGTERM, &sa, NULL);
-	t.conf = conf_new(table, &err);
+	t.conf = conf_new(ebs_keys, &err);
 	r = t.conf ? 0 : err.code;
 	for (; r == 0 && i + 1 < argc && (strcmp(argv[i], "-o") == 0 || strcmp(argv[i], "--id") == 0); i += 2) {
 		if (argv[i][1] == 'o')

@@ -33,15 +33,6 @@
 	     "<volumeSize>10</volumeSize></CreateSnapshotResponse>"
 #define DELETED "<DeleteSnapshotResponse><return>true</return></DeleteSnapshotResponse>"
 
-static const struct conf_key table[] = {
-	{ "ebs.volumes", CONF_LIST, "", NULL, 0, 0, "", "" },   { "ebs.region", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.endpoint", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.profile", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.instance", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.fips", CONF_BOOL, "no", NULL, 0, 0, "", "" },
-	{ "ebs.description", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.dualstack", CONF_BOOL, "no", NULL, 0, 0, "", "" }, { "ebs.old_metadata", CONF_BOOL, "no", NULL, 0, 0, "", "" },
-	{ NULL, CONF_STRING, NULL, NULL, 0, 0, NULL, NULL },
-};
-
 static struct {
 	struct conf *conf;
 	struct door door;
@@ -67,7 +58,7 @@ static int setup(void **state)
 	(void)setenv("AWS_SECRET_ACCESS_KEY", "secret", 1);
 	(void)setenv("AWS_CONFIG_FILE", "/nonexistent", 1);
 	(void)setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent", 1);
-	at.conf = conf_new(table, NULL);
+	at.conf = conf_new(ebs_keys, NULL);
 	at.door = (struct door){ .name = "orders", .n_pairs = 1, .conf = at.conf };
 	at.door.pairs[0].backing = at.door.pairs[0].mountpoint = "/data";
 	return 0;

@@ -21,15 +21,6 @@
 	"</value></item></tagSet></item>"
 #define SHORT_MS 250u
 
-static const struct conf_key table[] = {
-	{ "ebs.volumes", CONF_LIST, "", NULL, 0, 0, "", "" },   { "ebs.region", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.endpoint", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.profile", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ "ebs.instance", CONF_STRING, "", NULL, 0, 0, "", "" }, { "ebs.fips", CONF_BOOL, "no", NULL, 0, 0, "", "" },
-	{ "ebs.dualstack", CONF_BOOL, "no", NULL, 0, 0, "", "" }, { "ebs.old_metadata", CONF_BOOL, "no", NULL, 0, 0, "", "" },
-	{ "ebs.description", CONF_STRING, "", NULL, 0, 0, "", "" },
-	{ NULL, CONF_STRING, NULL, NULL, 0, 0, NULL, NULL },
-};
-
 /* How the call fails, for good. */
 static const struct fault {
 	const char *name;
@@ -79,7 +70,7 @@ static bool cancelled(const struct prov_run *r)
 static void begin(const struct hs_step *steps, size_t n)
 {
 	memset(&at, 0, sizeof(at));
-	at.conf = conf_new(table, NULL);
+	at.conf = conf_new(ebs_keys, NULL);
 	at.s = hs_start(false, steps, n);
 	assert_int_equal(conf_set(at.conf, "test", "ebs.endpoint", hs_url(at.s), NULL), 0);
 	assert_int_equal(conf_set(at.conf, "test", "ebs.region", "eu-west-1", NULL), 0);
