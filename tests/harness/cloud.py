@@ -9,17 +9,15 @@ import os
 import pathlib
 import re
 import shlex
-import signal
 import subprocess
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ec2 import Moto, Proxy, moto_root
+from ec2 import Moto, Proxy
 from stillfs import STILLCTL
 
-LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "60"))
 BY_ID = pathlib.Path("/dev/disk/by-id")
 
 
@@ -145,21 +143,11 @@ def snapshot(m, request):
     return r.stderr.strip() if r.returncode else 0
 
 
-@pytest.fixture(scope="module")
-def root():
-    signal.alarm(0)  # its making, once on a machine, is bounded by itself
-    path, reason = moto_root()
-    signal.alarm(LIMIT_S)
-    if not path:
-        pytest.skip(f"no root with moto: {reason}")
-    return path
-
-
 @pytest.fixture
-def make_cloud(root):
+def make_cloud(ec2_root):
     with contextlib.ExitStack() as made:
         def make(where, images):
-            c = Cloud(root, where, images)
+            c = Cloud(ec2_root, where, images)
             made.callback(c.close)
             return c
         yield make

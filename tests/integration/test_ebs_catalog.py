@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 
-from cloud import cloud, make_cloud, root, snapshot, tags_of  # noqa: F401
+from cloud import cloud, make_cloud, snapshot, tags_of  # noqa: F401
 from stillfs import STILLFS, wait_for
 
 

@@ -4,7 +4,7 @@ import pathlib
 import re
 import subprocess
 
-from cloud import cloud, make_cloud, root, tags_of  # noqa: F401
+from cloud import cloud, make_cloud, tags_of  # noqa: F401
 from stillfs import BUILD, wait_for
 
 CLASSIC = BUILD / "tools" / "ec2-consistent-snapshot"

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from cloud import make_cloud, root, snapshot  # noqa: F401
+from cloud import make_cloud, snapshot  # noqa: F401
 from commits import Commits
 from mariadb import MariaDB
 from stillfs import STILLCTL, Mount, Scratch, run

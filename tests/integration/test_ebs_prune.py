@@ -3,7 +3,7 @@ shown and tried again, another host of the same name with a lineage of its own t
 
 import time
 
-from cloud import cloud, make_cloud, root, snapshot  # noqa: F401
+from cloud import cloud, make_cloud, snapshot  # noqa: F401
 from stillfs import wait_for
 from test_retention import plan, sets, settled
 

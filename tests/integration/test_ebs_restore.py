@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from cloud import cloud, make_cloud, root, snapshot, tags_of  # noqa: F401
+from cloud import cloud, make_cloud, snapshot, tags_of  # noqa: F401
 from stillfs import STILLCTL
 
 
