@@ -19,7 +19,7 @@ struct op_rec;
 /* Of a lane: whether looking for the next event before sleeping pays; see balance.c. */
 struct spin {
 	unsigned score; /* 0: it does not, and is tried now and then */
-	unsigned skipped, each; /* sleeps since the last try; a try after so many */
+	unsigned skipped; /* sleeps since the last try */
 	uint64_t cpu0_ns; /* the thread's at the start of this looking, 0: does not look */
 	_Atomic uint64_t n_hits, n_misses, cpu_ns;
 };
