@@ -72,7 +72,7 @@ void fake_stall_still(enum fake_call c); /* the same, and the clock stands */
 void fake_release(enum fake_call c); /* also takes the fault away */
 void fake_clear(enum fake_call c);
 void fake_hook(enum fake_call c, void (*fn)(void *arg), void *arg); /* inside the call, once */
-void fake_wait_stalled(enum fake_call c); /* until somebody is in it; fails the test after 5 s */
+void fake_wait_stalled(enum fake_call c); /* until somebody is in it; fails the test after a minute */
 void fake_wait_ended(enum fake_call c, unsigned n); /* until n of them are over */
 void fake_wait_event(const char *step);
 void fake_polls(unsigned n); /* how many polls it takes to complete */
