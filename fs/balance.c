@@ -152,11 +152,11 @@ void balance_turn(struct lane *l)
 	struct balance *b = &c->balance;
 	uint64_t now, busy = 0, own, cpu;
 
-	if (l->idx || c->n_lanes == 1)
+	if (l->idx)
 		return;
 	now = balance_now_ns();
 	atomic_store_explicit(&b->turn_ns, now, memory_order_relaxed);
-	if (now - b->start_ns < WINDOW_NS)
+	if (c->n_lanes == 1 || now - b->start_ns < WINDOW_NS)
 		return;
 	for (unsigned i = 0; i < c->n_lanes; i++)
 		busy += busy_until(&c->lane[i], now);
@@ -192,8 +192,15 @@ static uint64_t idle_ticks(int fd)
 static void look_at_load(struct core *c)
 {
 	struct balance *b = &c->balance;
-	uint64_t now = balance_now_ns(), idle = b->stat_fd < 0 ? 0 : idle_ticks(b->stat_fd) * b->tick_ns, spun = 0, pct;
+	uint64_t now = balance_now_ns(), turn = atomic_load(&b->turn_ns), idle, spun = 0, pct;
 
+	/* The file has a line for each CPU, made anew at each read: not for a mount that nobody uses. */
+	if (turn == b->seen_turn_ns)
+		return;
+	b->seen_turn_ns = turn;
+	idle = b->stat_fd < 0 ? 0 : idle_ticks(b->stat_fd) * b->tick_ns;
+	if (idle && idle < b->idle_ns) /* the wait for I/O that is part of it may run backwards, proc(5) */
+		idle = b->idle_ns;
 	for (unsigned i = 0; i < c->n_lanes; i++)
 		spun += c->lane[i].spin.cpu_ns;
 	if (idle && b->looked_ns && now > b->looked_ns) {

@@ -88,7 +88,7 @@ struct balance {
 	_Atomic unsigned n_active;
 	_Atomic uint64_t turn_ns; /* when lane 0 began its turn */
 	int stat_fd; /* the watch's, and what it saw last */
-	uint64_t tick_ns, looked_ns, idle_ns, spun_ns;
+	uint64_t tick_ns, looked_ns, idle_ns, spun_ns, seen_turn_ns;
 	unsigned spare_pct; /* of one CPU */
 	_Atomic bool spare_cpu; /* half a CPU and more */
 	int guard_fd; /* a timer that wakes lane 1 while lane 0 sits in a system call; see inplace.c */
