@@ -236,6 +236,8 @@ static int check_descriptors(struct my *m, struct snap_error *err)
 			const char *b = m->d->pairs[i].backing;
 			size_t len = strlen(b);
 
+			if (m->d->pairs[i].backing_dev == m->d->pairs[i].mount_dev)
+				continue; /* nothing is mounted over it: there is no gate to pass by */
 			if (st.st_dev == m->d->pairs[i].backing_dev && strncmp(target, b, len) == 0 &&
 			    target[len] == '/')
 				r = snap_error_set(err, -EBUSY, "the database server (pid %d) has %s open in the backing "

@@ -48,10 +48,16 @@ static int binlog_position(struct my *m, struct vbuf *out, struct snap_error *er
 	if (r < 0)
 		return r;
 	row = mysql_fetch_row(res);
-	if (row)
+	if (row) {
 		vbuf_printf(out, "binlog_file %s\nbinlog_pos %s\n", my_col(res, row, "File"),
 			    my_col(res, row, "Position"));
-	else
+		for (int i = 0; i < 2; i++) { /* what the log leaves out */
+			const char *names = my_col(res, row, i ? "Binlog_Ignore_DB" : "Binlog_Do_DB");
+
+			if (*names)
+				put_flat(out, i ? "binlog_ignore_db" : "binlog_do_db", names);
+		}
+	} else
 		r = snap_error_set(err, -EIO, "read the binary log position: log_bin is on but there is none");
 	mysql_free_result(res);
 	return r;

@@ -1,5 +1,6 @@
-/* tools/ec2-consistent-snapshot.c - the command line of the classic tool, over a mount of ours: the same options, the same
- * output (ids of snapshots, one a line), the set taken through the control tree. See ec2-consistent-snapshot(8).
+/* tools/ec2-consistent-snapshot.c - the command line of the classic tool: the same options, the same output (ids of
+ * snapshots, one a line). Over a mount of ours the set is taken through the control tree; filesystems that are no stillfs are
+ * the program stillfs-classic's (ec2_alone.c). See ec2-consistent-snapshot(8).
  * Values that are secret are overwritten in the argument list before anything else is done. One thread; blocks as the control
  * file `snapshot` does. Exit codes: 0 done; 1 refused or failed; 2 wrong usage. */
 #include <getopt.h>
@@ -12,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ec2_alone.h"
 #include "stillctl/ctl.h"
 #include "version.h"
 
@@ -22,7 +24,7 @@ bool ctl_json, ctl_color;
 
 enum opt {
 	O_KEY = 256, O_SECRET, O_SECRET_FILE, O_ROLE, O_REGION, O_DESCRIPTION, O_TAG, O_FREEZE, O_NO_FREEZE, O_MYSQL, O_MONGO, O_STOP,
-	O_PERCONA, O_ACCOUNT, O_PASSWORD, O_STATUS_FILE, O_LIMIT, O_PRE, O_POST, O_VERSION,
+	O_PERCONA, O_ACCOUNT, O_PASSWORD, O_STATUS_FILE, O_LIMIT, O_PRE, O_POST, O_VERSION, O_SIGNATURE, O_ENDPOINT,
 };
 
 static const struct option options[] = {
@@ -31,21 +33,23 @@ static const struct option options[] = {
 	{ "aws-access-key-id", 1, NULL, O_KEY }, { "aws-secret-access-key", 1, NULL, O_SECRET },
 	{ "aws-access-key-id-file", 1, NULL, O_SECRET_FILE }, { "aws-secret-access-key-file", 1, NULL, O_SECRET_FILE },
 	{ "aws-credentials-file", 1, NULL, O_SECRET_FILE }, { "use-iam-role", 0, NULL, O_ROLE },
-	{ "region", 1, NULL, O_REGION }, { "description", 1, NULL, O_DESCRIPTION }, { "tag", 1, NULL, O_TAG },
+	{ "region", 1, NULL, O_REGION }, { "signature-version", 1, NULL, O_SIGNATURE }, { "ec2-endpoint", 1, NULL, O_ENDPOINT },
+	{ "description", 1, NULL, O_DESCRIPTION }, { "tag", 1, NULL, O_TAG },
 	{ "freeze-filesystem", 1, NULL, O_FREEZE }, { "xfs-filesystem", 1, NULL, O_FREEZE },
 	{ "no-freeze-filesystem", 1, NULL, O_NO_FREEZE },
 	{ "mongo", 0, NULL, O_MONGO }, { "mongo-host", 1, NULL, O_ACCOUNT }, { "mongo-port", 1, NULL, O_ACCOUNT },
 	{ "mongo-username", 1, NULL, O_ACCOUNT }, { "mongo-password", 1, NULL, O_PASSWORD }, { "mongo-stop", 0, NULL, O_STOP },
+	{ "mongo-init", 1, NULL, O_ACCOUNT },
 	{ "mysql", 0, NULL, O_MYSQL }, { "mysql-defaults-file", 1, NULL, O_ACCOUNT }, { "mysql-host", 1, NULL, O_ACCOUNT },
 	{ "mysql-socket", 1, NULL, O_ACCOUNT }, { "mysql-username", 1, NULL, O_ACCOUNT }, { "mysql-password", 1, NULL, O_PASSWORD },
-	{ "mysql-master-status-file", 1, NULL, O_STATUS_FILE }, { "mysql-stop", 0, NULL, O_STOP }, { "percona", 0, NULL, O_MYSQL },
+	{ "mysql-master-status-file", 1, NULL, O_STATUS_FILE }, { "mysql-stop", 0, NULL, O_STOP }, { "percona", 0, NULL, O_PERCONA },
 	{ "snapshot-timeout", 1, NULL, O_LIMIT }, { "lock-timeout", 1, NULL, O_LIMIT }, { "lock-tries", 1, NULL, O_LIMIT },
 	{ "lock-sleep", 1, NULL, O_LIMIT }, { "pre-freeze-command", 1, NULL, O_PRE }, { "post-thaw-command", 1, NULL, O_POST },
 	{ NULL, 0, NULL, 0 },
 };
 
 static struct {
-	bool debug, quiet, noaction, mysql, mongo, keys, accounts, stop, limits, status_file;
+	bool debug, quiet, noaction, mysql, percona, mongo, keys, shown, accounts, stop, limits, status_file;
 	const char *region, *description, *tags, *pre, *post;
 	unsigned descriptions, n_tags, n_fs, n_volumes;
 	const char *fs[MANY], *volume[MANY];
@@ -75,7 +79,7 @@ static int fail(const char *fmt, const char *a)
 static void help(void)
 {
 	puts("Usage: ec2-consistent-snapshot [OPTION]... [VOLUMEID]...\n"
-	     "Take EBS snapshots of a database's volumes through the stillfs that is mounted there.\n");
+	     "Take EBS snapshots of a database's volumes, through the stillfs that is mounted there or without one.\n");
 	for (const struct option *p = options; p->name; p++)
 		printf("  --%s%s\n", p->name, p->has_arg ? " VALUE" : "");
 	puts("\nSee ec2-consistent-snapshot(8).");
@@ -93,6 +97,7 @@ static int take(int c, char *arg)
 	case O_SECRET:
 	case O_PASSWORD:
 		o.keys |= c != O_PASSWORD;
+		o.shown |= c == O_SECRET || c == O_PASSWORD;
 		o.accounts |= c == O_PASSWORD;
 		memset(arg, 'x', strlen(arg)); /* ps shows it no more */
 		return 0;
@@ -109,47 +114,88 @@ static int take(int c, char *arg)
 		o.fs[o.n_fs++] = arg;
 		return 0;
 	case O_MYSQL: o.mysql = true; return 0;
+	case O_PERCONA: o.mysql = o.percona = true; return 0;
 	case O_MONGO: o.mongo = true; return 0;
 	case O_STOP: o.stop = true; return 0;
 	case O_ACCOUNT: o.accounts = true; return 0;
 	case O_STATUS_FILE: o.status_file = true; return 0;
-	case O_LIMIT: o.limits = true; return 0;
+	case O_LIMIT:
+		o.limits = true;
+		if (strspn(arg, "0123456789.") == strlen(arg) && *arg && strtod(arg, NULL) <= 3600)
+			return 0;
+		return fail("expected seconds or a number, up to 3600: ", arg);
 	case O_PRE: o.pre = arg; return 0;
 	case O_POST: o.post = arg; return 0;
 	default: return 0;
 	}
 }
 
+static int keep(int c, int index)
+{
+	static const char *const shorts[][2] = { { "d", "debug" }, { "q", "quiet" }, { "n", "noaction" } };
+	const char *name = NULL;
+
+	for (int i = 0; i < 3; i++)
+		if (c == shorts[i][0][0])
+			name = shorts[i][1];
+	if (!name)
+		name = c == O_FREEZE ? "freeze-filesystem" : options[index].name;
+	return alone_keep(name, optarg) == 0 ? 0 : fail("too many options, or too long: ", name);
+}
+
+static int check_arguments(void)
+{
+	if (!o.n_fs && !o.n_volumes)
+		return fail("neither volume ids nor a filesystem: what shall be snapshotted?", ""), 2;
+	if (o.percona && o.status_file)
+		return fail("--percona and --mysql-master-status-file exclude each other: its lock gives no position", ""), 2;
+	if (o.n_tags > 1 && o.n_volumes != o.n_tags)
+		return fail("--tag: give it once, or once for each volume id", ""), 2;
+	if (o.descriptions > 1 && o.n_volumes != o.descriptions)
+		return fail("--description: give it once, or once for each volume id", ""), 2;
+	return 0;
+}
+
 static int read_arguments(int argc, char **argv)
 {
-	int c;
+	int c, index = 0;
 
-	while ((c = getopt_long(argc, argv, "hdqn", options, NULL)) != -1) {
-		if (c == '?')
+	while ((c = getopt_long(argc, argv, "h?dqn", options, &index)) != -1) {
+		if (c == '?' && strcmp(argv[optind - 1], "-?") != 0)
 			return 2;
-		if (c == 'h' || c == O_VERSION) {
-			if (c == 'h')
+		if (c == 'h' || c == '?' || c == O_VERSION) {
+			if (c != O_VERSION)
 				help();
 			else
 				puts("ec2-consistent-snapshot of stillfs " STILLFS_VERSION);
 			exit(0);
 		}
-		if (take(c, optarg) != 0)
+		if (keep(c, index) || take(c, optarg) != 0)
 			return 2;
 	}
 	for (; optind < argc; optind++) {
 		if (strncmp(argv[optind], "vol-", 4) != 0 || o.n_volumes == MANY)
 			return fail("not a volume id, or too many: ", argv[optind]), 2;
 		o.volume[o.n_volumes++] = argv[optind];
+		(void)alone_keep("volume", argv[optind]);
 	}
-	if (!o.n_fs)
-		return fail("--freeze-filesystem MOUNTPOINT is needed: it names the stillfs", ""), 2;
-	if (o.n_tags > 1)
-		return fail("--tag for each volume is not possible: the snapshots of a set carry the same tags", ""), 2;
-	return 0;
+	return check_arguments();
 }
 
 /* ---- the mount ---- */
+
+/* Is one of the filesystems a stillfs? */
+static bool have_mount(void)
+{
+	char link[PATH_MAX], to[8];
+
+	for (unsigned i = 0; i < o.n_fs; i++) {
+		(void)snprintf(link, sizeof(link), "%.4000s/.stillfs", o.fs[i]);
+		if (readlink(link, to, sizeof(to)) > 0)
+			return true;
+	}
+	return false;
+}
 
 static int find_mount(void)
 {
@@ -161,9 +207,8 @@ static int find_mount(void)
 		(void)snprintf(link, sizeof(link), "%.4000s/.stillfs", o.fs[i]);
 		n = readlink(link, to, sizeof(to) - 1);
 		if (n <= 0) {
-			(void)fail("no stillfs is mounted there, and without one nothing is locked, frozen or snapshotted: mount it first, "
-				   "mount -t stillfs DIR DIR -o provider=ebs,db=mysql: ", o.fs[i]);
-			return 1;
+			return fail("no stillfs is mounted there, and another one of the filesystems is one; take them one after the other: ",
+				    o.fs[i]);
 		}
 		to[n] = '\0';
 		if (i && strcmp(to, ctl_dir) != 0)
@@ -178,7 +223,9 @@ static int check_mount(void)
 	char *provider = ctl_key("status", "provider"), *db = ctl_key("status", "db"), *region = ctl_key("config", "ebs.region");
 	int r = 0;
 
-	if (!provider || !db)
+	if (o.n_tags > 1)
+		r = fail("--tag for each volume is not possible on a stillfs: the snapshots of a set carry the same tags", "");
+	else if (!provider || !db)
 		r = fail("no stillfs answers in ", ctl_dir);
 	else if (strcmp(provider, "ebs") != 0)
 		r = fail("this stillfs takes no EBS snapshots; mount it with provider=ebs, it has provider=", provider);
@@ -317,6 +364,13 @@ int main(int argc, char **argv)
 {
 	int r = read_arguments(argc, argv);
 
+	if (r == 0 && !have_mount()) {
+		if (o.shown)
+			say("warning: secrets on the command line are seen by everybody until they are hidden; use a file or an instance's role");
+		if (o.descriptions > 1)
+			say("warning: the snapshots of one request carry one description, the first");
+		return o.noaction ? alone_would() : alone_run();
+	}
 	if (r == 0)
 		r = find_mount() || check_mount();
 	if (r)

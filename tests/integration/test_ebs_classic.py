@@ -1,4 +1,5 @@
-"""The classic tool's command line over a mount: it runs unchanged, prints ids, hides what is secret."""
+"""The classic tool's command line over a mount: it runs unchanged, prints ids, hides what is secret. Without a mount:
+test_ebs_alone.py."""
 
 import pathlib
 import re
@@ -8,8 +9,8 @@ from cloud import cloud, make_cloud, tags_of  # noqa: F401
 from stillfs import BUILD, wait_for
 
 CLASSIC = BUILD / "tools" / "ec2-consistent-snapshot"
-# of the classic tool's manual, its latest release
-ITS_OPTIONS = """help debug quiet noaction aws-access-key-id aws-secret-access-key aws-access-key-id-file
+# of the classic tool's latest release, those that its manual leaves out included
+ITS_OPTIONS = """signature-version ec2-endpoint mongo-init help debug quiet noaction aws-access-key-id aws-secret-access-key aws-access-key-id-file
 aws-secret-access-key-file aws-credentials-file use-iam-role region description tag freeze-filesystem xfs-filesystem
 no-freeze-filesystem mongo mongo-host mongo-port mongo-username mongo-password mongo-stop mysql mysql-defaults-file mysql-host
 mysql-socket mysql-username mysql-password mysql-master-status-file mysql-stop percona snapshot-timeout lock-timeout lock-tries
@@ -46,12 +47,13 @@ def test_a_scripts_old_line_runs_and_its_secrets_are_hidden(cloud, make_mount, s
 
 WRONG = [
     (["--bogus"], 2, "unrecognized option"),
-    (["--mysql"], 2, "--freeze-filesystem MOUNTPOINT is needed"),
+    (["--mysql"], 2, "neither volume ids nor a filesystem"),
     (["--freeze-filesystem", "{mnt}", "x"], 2, "not a volume id"),
-    (["--freeze-filesystem", "/"], 1, "no stillfs is mounted there"),
+    (["--freeze-filesystem", "/", "--freeze-filesystem", "{mnt}"], 1, "no stillfs is mounted there, and another one of the filesystems is one"),
     (["--freeze-filesystem", "{mnt}", "--mysql"], 1, "this stillfs locks no MySQL; mount it with db=mysql, it has db=none"),
     (["--freeze-filesystem", "{mnt}", "--region", "eu-west-1"], 1, "another one than the mount's: us-east-1"),
-    (["--freeze-filesystem", "{mnt}", "--tag", "a=b", "--tag", "c=d"], 2, "--tag for each volume"),
+    (["--freeze-filesystem", "{mnt}", "--tag", "a=b", "--tag", "c=d"], 2, "once for each volume id"),
+    (["--freeze-filesystem", "{mnt}", "--tag", "a=b", "--tag", "c=d", "vol-1", "vol-2"], 1, "--tag for each volume is not possible"),
     (["--freeze-filesystem", "{mnt}", "--pre-freeze-command", "exit 3"], 1, "nothing was taken: exit 3"),
     (["--freeze-filesystem", "{mnt}", "-n"], 0, "would write to"),
 ]
