@@ -40,7 +40,8 @@ struct dbs *dbs_free(struct dbs *d); /* drops connections, and with them locks *
 int dbs_preflight(struct dbs *d, struct snap_error *err); /* and what comes before the lock */
 /* tries: how often, with pauses of sleep_ms. The position's lines come to *pos. -EAGAIN not got. */
 int dbs_lock(struct dbs *d, unsigned tries, uint32_t sleep_ms, uint32_t lock_ms, struct vbuf *pos, struct snap_error *err);
-void dbs_unlock_frozen(struct dbs *d); /* nothing can be written: those that need no writing to let go and have all files there */
+/* Nothing can be written: those that need no writing to let go and have all files there. Were these all? */
+bool dbs_unlock_frozen(struct dbs *d);
 int dbs_unlock(struct dbs *d, int result, struct snap_error *err); /* the rest. -ENOLCK: a lock was lost before */
 bool dbs_any(const struct dbs *d);
 

@@ -145,16 +145,21 @@ int dbs_lock(struct dbs *d, unsigned tries, uint32_t sleep_ms, uint32_t lock_ms,
 	return r < 0 ? snap_error_set(err, r, "%s", why.msg) : 0;
 }
 
-void dbs_unlock_frozen(struct dbs *d)
+bool dbs_unlock_frozen(struct dbs *d)
 {
+	bool held = false;
+
 	for (unsigned i = d->n; i-- > 0;) {
 		struct one *o = &d->v[i];
 
-		if (!o->locked || o->elsewhere || o->ops != &coord_mysql) /* MongoDB deletes a file as it lets go */
+		if (!o->locked || o->elsewhere || o->ops != &coord_mysql) { /* MongoDB deletes a file as it lets go */
+			held |= o->locked;
 			continue;
+		}
 		o->locked = false;
 		d->result = o->ops->unlock(o->c, UNLOCK_MS, &d->why);
 	}
+	return !held && d->n > 0;
 }
 
 int dbs_unlock(struct dbs *d, int result, struct snap_error *err)

@@ -45,6 +45,7 @@ static struct {
 	struct prov_run run;
 	char name[DOOR_NAME_MAX + 1], id[33], lineage[33];
 	struct vbuf tags, position;
+	uint64_t locking_ns; /* when the databases' locks were asked for */
 	bool status_written;
 } at;
 
@@ -180,6 +181,7 @@ static int make_run(struct snap_error *err)
 	at.run.description = description ? description : "ec2-consistent-snapshot";
 	at.run.tags = "";
 	at.run.position = "";
+	at.run.lock_ms = -1;
 	at.run.door = &at.all;
 	at.run.cancelled = cancelled;
 	if (ask_tags(&at.ask, &at.tags, err) < 0)
@@ -249,6 +251,7 @@ static int lock(struct snap_error *err)
 	uint32_t life = ask_ms(&at.ask, "snapshot-timeout", 10) + LOCK_SPARE_MS + (pre ? COMMAND_MS : 0);
 	int r = stop_servers(false, err);
 
+	at.locking_ns = clock_boot_ns();
 	if (r == 0)
 		r = dbs_lock(at.dbs, tries ? (unsigned)strtoul(tries, NULL, 10) : 60, ask_ms(&at.ask, "lock-sleep", 5), life, &at.position, err);
 	step("locked");
@@ -265,6 +268,11 @@ static int lock(struct snap_error *err)
 	return r == 0 ? command("--pre-freeze-command", pre, err) : r;
 }
 
+static double since_ms(uint64_t ns)
+{
+	return (double)(clock_boot_ns() - ns) / 1e6;
+}
+
 /* Frozen, asked for, thawed. hold_ms is the time between. */
 static int hold(struct snap_error *err)
 {
@@ -278,8 +286,8 @@ static int hold(struct snap_error *err)
 	r = guard_freeze(at.guard, deadline, err);
 	began = clock_boot_ns();
 	step("frozen");
-	if (r == 0 && at.n_frozen)
-		dbs_unlock_frozen(at.dbs);
+	if (r == 0 && at.n_frozen && dbs_unlock_frozen(at.dbs))
+		at.run.lock_ms = since_ms(at.locking_ns);
 	step("unlocked");
 	if (r == 0 && clock_left_ms(deadline) <= ANSWER_SPARE_MS)
 		r = snap_error_set(err, -ETIMEDOUT, "the freeze took all of --snapshot-timeout");
@@ -287,7 +295,7 @@ static int hold(struct snap_error *err)
 		r = prov_ebs.trigger(at.ebs, &at.run, clock_left_ms(deadline) - ANSWER_SPARE_MS, err);
 	step("triggered");
 	thawed = guard_thaw(at.guard, &late);
-	at.run.hold_ms = (double)(clock_boot_ns() - began) / 1e6;
+	at.run.hold_ms = since_ms(began);
 	step("thawed");
 	return r < 0 ? r : thawed < 0 ? snap_error_set(err, thawed, "%s", late.msg) : 0;
 }
@@ -322,7 +330,8 @@ static int tell(struct snap_error *err)
 				r = ask_later(&at.ask, i, tag_one, &er->snaps.v[k], err);
 		}
 	(void)fflush(stdout);
-	at.run.lock_ms = -1;
+	if (at.run.lock_ms >= 0)
+		DEBUG("databases locked for %.1f ms, filesystems held for %.1f ms", at.run.lock_ms, at.run.hold_ms);
 	if (tags_later(&a, &at.run, er, &ignored) < 0)
 		DEBUG("times are not in the tags: %s", ignored.msg);
 	return r < 0 ? snap_error_set(err, r, "the snapshots are good, but not all tags are on them: %s", err->code ? err->msg : strerror(-r)) : 0;
@@ -341,6 +350,8 @@ static int after(int r, struct snap_error *err)
 	if (at.dbs) {
 		int lost = dbs_unlock(at.dbs, r, &why);
 
+		if (at.run.lock_ms < 0 && dbs_any(at.dbs))
+			at.run.lock_ms = since_ms(at.locking_ns);
 		if (r == 0 && lost < 0)
 			r = snap_error_set(err, lost, "%s", why.msg);
 	}
