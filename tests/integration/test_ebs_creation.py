@@ -1,0 +1,74 @@
+"""Each way in which the request for a snapshot fails, on a mount: what the set says, what is left at EC2, and how long a client's
+writes waited. That every other call x failure holds nothing is tests/unit/snapshot/test_ebs_failures.c's."""
+
+import errno
+import os
+import threading
+import time
+
+import pytest
+
+from cloud import cloud, make_cloud, snapshot  # noqa: F401
+from stillfs import wait_for
+
+CREATE = "CreateSnapshot"
+GATE_S = 6
+# the request's fault; those of the looks for its snapshots while the gate is closed; errno of the set; its words; how many
+# snapshots were made; the longest stall that is allowed besides: a refusal opens the gate at once
+TABLE = [
+    ("throttled", [], errno.EAGAIN, "RequestLimitExceeded", 0, 3),
+    ("denied", [], errno.EACCES, "UnauthorizedOperation", 0, 3),
+    ("lost", ["denied"], errno.EIO, "nobody knows when its snapshots were begun", 1, 3),
+    ("half", ["denied"], errno.EIO, "nobody knows when its snapshots were begun", 1, 3),
+    ("late 20", ["denied"], errno.EIO, "nobody knows when its snapshots were begun", 1, GATE_S),
+    ("500", [], errno.EIO, "nobody knows when its snapshots were begun", 0, GATE_S),
+]
+
+
+class Writer:
+    """Writes and flushes, and remembers the longest time that took."""
+
+    def __init__(self, path):
+        self.longest, self.path, self.end = 0.0, path, threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        with open(self.path, "wb", buffering=0) as f:
+            while not self.end.is_set():
+                began = time.monotonic()
+                os.pwrite(f.fileno(), b"x" * 100, 0)
+                os.fsync(f.fileno())
+                self.longest = max(self.longest, time.monotonic() - began)
+                time.sleep(0.002)
+
+    def take(self):
+        value, self.longest = self.longest, 0.0
+        return value
+
+    def close(self):
+        self.end.set()
+        self.thread.join(30)
+
+
+@pytest.mark.limit(180)
+def test_each_failure_of_the_request_says_so_leaves_nothing_and_holds_no_longer_than_it_must(cloud, make_mount):  # noqa: F811
+    m = make_mount(env=cloud.env, gate_timeout=GATE_S, **cloud.options)
+    writer = Writer(m.mnt / "file")
+    try:
+        for n, (fault, looks, code, words, made, longest) in enumerate(TABLE):
+            cloud.made.clear()
+            cloud.calls.clear()
+            cloud.faults[CREATE], cloud.faults["DescribeSnapshots"] = [fault], ["", *looks]
+            writer.take()
+            assert snapshot(m, f"s{n}") != 0, fault
+            stalled = writer.take()
+            said = m.read(f"snapshots/s{n}/last_error")
+            assert m.state(f"s{n}") == "failed" and words in said and m.last_error()["errno"].startswith(errno.errorcode[code]), (fault, said)
+            assert len(cloud.made) == made and cloud.calls.count(CREATE) == 1, (fault, cloud.calls)
+            assert m.gate() == "open" and stalled < longest + 2, (fault, stalled)
+            wait_for(f"the clean-up after {fault}", lambda: cloud.proxy.left() == 0, 60)
+            assert not cloud.faults[CREATE] and not cloud.faults["DescribeSnapshots"], "the fault was used"
+            wait_for("quiet", lambda: m.status()["state"] == "idle", 60)
+    finally:
+        writer.close()
