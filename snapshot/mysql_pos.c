@@ -209,6 +209,20 @@ static int replica_position(struct my *m, struct vbuf *out, struct snap_error *e
 	return r;
 }
 
+/* Its source's coordinates are not wanted, but that it has one tells whose copy this is. */
+static int own_role(struct my *m, struct vbuf *out, struct snap_error *err)
+{
+	MYSQL_RES *res = NULL;
+	int r = my_replica_rows(m, &res, err);
+
+	if (r < 0)
+		return r;
+	if (mysql_num_rows(res))
+		vbuf_puts(out, "role replica\n");
+	mysql_free_result(res);
+	return 0;
+}
+
 int my_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
 {
 	struct my *m = self;
@@ -237,7 +251,6 @@ int my_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error
 		r = put_value(m, "server_uuid", "SELECT @@GLOBAL.server_uuid", out, err);
 	if (r == 0 && strcmp(which, "source") != 0)
 		r = own_position(m, out, err);
-	if (r == 0 && strcmp(which, "own") != 0)
-		r = replica_position(m, out, err);
+	r = r < 0 ? r : strcmp(which, "own") != 0 ? replica_position(m, out, err) : own_role(m, out, err);
 	return r < 0 ? r : vbuf_error(out);
 }

@@ -146,6 +146,33 @@ static void put_pairs(struct tagger *t, const struct door *d, const struct vols 
 	}
 }
 
+/* A "KEY VALUE" line of the position; its value's length in *len. NULL: there is none. */
+static const char *line_of(const char *position, const char *key, size_t *len)
+{
+	size_t n = strlen(key);
+
+	for (const char *p = position; *p; p += strcspn(p, "\n"), p += *p == '\n')
+		if (strncmp(p, key, n) == 0 && p[n] == ' ') {
+			*len = strcspn(p + n + 1, "\n");
+			return p + n + 1;
+		}
+	return NULL;
+}
+
+/* What the server was at the point, as its position tells: a replica has a source. Unknown: no tag. */
+static void put_role(struct tagger *t, const char *position)
+{
+	size_t len;
+	const char *role = line_of(position, "mongodb_role", &len);
+
+	if (role)
+		put(t, "stillfs:role", role, len < VALUE_MAX ? len : VALUE_MAX);
+	else if (line_of(position, "source_log_file", &len) || line_of(position, "role", &len))
+		put_text(t, "stillfs:role", "replica");
+	else if (line_of(position, "binlog_file", &len))
+		put_text(t, "stillfs:role", "primary");
+}
+
 int tags_form(const struct door *d, const struct prov_run *r, const struct erun *er, struct vbuf *form,
 	      struct snap_error *err)
 {
@@ -182,6 +209,7 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 		put_text(&t, "stillfs:member", "1 of 1");
 	if (r->pin)
 		put_text(&t, "stillfs:pin", "yes");
+	put_role(&t, r->position);
 	put_pairs(&t, d, &er->vols, OURS_MAX - (t.n - users) - 1);
 	if (!named && t.n - users + 1 < OURS_MAX)
 		put_text(&t, "Name", text);

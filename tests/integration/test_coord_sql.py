@@ -291,7 +291,7 @@ def test_a_replica_records_what_it_has_executed_and_its_own(pair, drive):
     assert "binlog_file" in both
     assert both["gtid_executed" if replica.mysql else "gtid_current_pos"].replace("\n", "") == replication.executed(replica.db)
     own = run_all(drive(replica, db__position_file="own"))
-    assert "binlog_file" in own and "source_log_file" not in own
+    assert "binlog_file" in own and "source_log_file" not in own and own["role"] == "replica" and "role" not in both
     src = run_all(drive(replica, db__position_file="source"))
     assert "binlog_file" not in src and "source_log_file" in src
     with pytest.raises(Failed) as failed:

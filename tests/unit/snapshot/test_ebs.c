@@ -453,14 +453,15 @@ static void the_record_fits_the_limits_of_tags(void **state)
 	assert_says(vbuf_text(&form), "Value=in-snapshot+sha256%3A");
 	/* a GTID set of 4 kB: file and offset are kept beside its digest */
 	(void)snprintf(gtid + 4096, 100, "\nbinlog_file b.000007\nbinlog_pos 4711\n");
-	assert_int_equal(tags_of(&er, &form), 13 + 1);
+	assert_int_equal(tags_of(&er, &form), 13 + 1 + 1);
 	assert_says(vbuf_text(&form), "%3Bbinlog_file+b.000007%3Bbinlog_pos+4711");
+	assert_says(vbuf_text(&form), "Value=primary");
 	for (int i = 1; i < 8; i++)
 		at.door.pairs[i] = at.door.pairs[0];
 	at.door.n_pairs = 8; /* all there can be, pinned: still 20 of ours */
 	at.run.pin = true;
 	assert_int_equal(tags_of(&er, &form), 20);
-	assert_says(vbuf_text(&form), "stillfs%3Apair.6");
+	assert_says(vbuf_text(&form), "stillfs%3Apair.5");
 	at.door.n_pairs = 1;
 	at.run.pin = false;
 	for (int i = 0; i < 40; i++)
@@ -496,6 +497,30 @@ static void the_record_fits_the_limits_of_tags(void **state)
 	hs_stop(at.s, true);
 }
 
+static void the_servers_role_is_in_a_tag(void **state)
+{
+	static struct erun er = { .attempt = "a", .vols = { .n = 1, .v = { { .id = A, .dev = "nvme1n1", .pairs = 1 } } } };
+	static const char *const t[][2] = { { "server mariadb\nbinlog_file b.1\nbinlog_pos 4\n", "Value=primary" },
+					    { "binlog_file b.1\nsource_channel default\nsource_log_file s.1\n", "Value=replica" },
+					    { "binlog_file b.1\nbinlog_pos 4\nrole replica\n", "Value=replica" },
+					    { "mongodb 7.0\nmongodb_role secondary\n", "Value=secondary" } };
+	struct vbuf form = VBUF_INIT;
+
+	PLAY("", { .status = 500 });
+	at.run.tags = "";
+	for (size_t i = 0; i < 4; i++) {
+		at.run.position = t[i][0];
+		(void)tags_of(&er, &form);
+		assert_says(vbuf_text(&form), "stillfs%3Arole");
+		assert_says(vbuf_text(&form), t[i][1]);
+	}
+	at.run.position = "server mariadb\nposition unknown until verified\n";
+	(void)tags_of(&er, &form);
+	assert_null(strstr(vbuf_text(&form), "role"));
+	vbuf_free(&form);
+	hs_stop(at.s, true);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -515,6 +540,7 @@ int main(void)
 		T(remove_deletes_the_sets_snapshots_and_only_them),
 		T(list_gives_each_set_once_and_complete_only_with_all_members),
 		T(the_record_fits_the_limits_of_tags),
+		T(the_servers_role_is_in_a_tag),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
