@@ -1,5 +1,5 @@
 /* snapshot/provider.h - the contract of what takes snapshots: local, ebs, exec, null (test builds).
- * Life:     preflight, trigger, poll..., finish; after any failure discard instead. A set whose point is fixed
+ * Life:     preflight, perhaps warm, trigger, poll..., finish; after any failure discard instead. A set whose point is fixed
  *           outlives the process: leave or finish lets go of it, and the next process begins with resume, then
  *           polls. What cannot be discarded now is removed later, by name and id.
  * Threads:  every call comes from the engine's one provider thread, never two at once, except data_path and finish
@@ -83,6 +83,9 @@ struct prov_ops {
 	/* Every set found at the provider: fn(arg, name, set_id, complete). */
 	int (*list)(void *p, int (*fn)(void *arg, const char *name, const char *set_id, bool complete),
 		    void *arg, uint32_t max_ms, struct snap_error *err);
+	/* optional: some seconds have passed since preflight, and the hold comes next. Have ready again what goes stale: a
+	 * connection, keys. Nothing is held; as preflight, an error ends the run. */
+	int (*warm)(void *p, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
 	/* optional: every set that the provider's own records tell of, of one lineage ("": of all) and of stillfs
 	 * `name` ("": of all). Each with name, id, class, lineage, state (pending, complete, failed), times,
 	 * description, tags, position as far as known; fn takes it over when it returns 0; < 0 ends the scan. */

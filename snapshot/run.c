@@ -24,6 +24,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define WARM_AFTER_MS 3000u
+#define WARM_MS 10000u
 #define PREFLIGHT_MS 60000u
 #define PRESYNC_SHORT_MS 50.0 /* dirty data that takes no longer may be left to the hold */
 #define PRESYNC_TIMES 4
@@ -42,6 +44,14 @@ static void do_prov_preflight(struct job *j)
 	struct prov_ctx *p = j->arg;
 
 	j->result = e->prov->preflight(e->prov_self, &p->pr, j->extra_ms, j->max_ms, &j->err);
+}
+
+static void do_prov_warm(struct job *j)
+{
+	struct engine *e = j->self;
+	struct prov_ctx *p = j->arg;
+
+	j->result = e->prov->warm(e->prov_self, &p->pr, j->max_ms, &j->err);
 }
 
 /* ---- steps ---- */
@@ -114,6 +124,23 @@ static int step_preflight(struct run *r)
 	ret = run_call(r, e->prov_exec, j, clock_boot_ns() + PREFLIGHT_MS * NS_PER_MS, "provider preflight");
 	run_prov_call_done(r, j);
 	run_note(r, "preflight_provider", run_ms_since(t));
+	r->ready_ns = clock_boot_ns();
+	return ret;
+}
+
+/* Writing out and waiting for the database took long: a connection that was idle may be gone. */
+static int step_warm(struct run *r)
+{
+	uint64_t t = clock_boot_ns();
+	struct job *j;
+	int ret;
+
+	if (!r->e->prov->warm || t - r->ready_ns < WARM_AFTER_MS * NS_PER_MS)
+		return 0;
+	j = run_prov_job(r, do_prov_warm, WARM_MS);
+	ret = run_call(r, r->e->prov_exec, j, t + WARM_MS * NS_PER_MS, "provider, once more before the hold");
+	run_prov_call_done(r, j);
+	run_note(r, "warm_provider", run_ms_since(t));
 	return ret;
 }
 
@@ -216,6 +243,8 @@ struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err)
 		ret = step_presync(r);
 	if (ret == 0)
 		ret = run_db_prepare(r);
+	if (ret == 0)
+		ret = step_warm(r);
 	if (ret == 0)
 		ret = run_hold(r);
 	if (ret == 0)

@@ -38,6 +38,7 @@ struct run {
 	struct gate_ticket ticket;
 	struct job *unlock;
 	uint64_t lock_ns, start_ns;
+	uint64_t ready_ns; /* when the provider's preflight had ended */
 	struct vbuf position;
 };
 

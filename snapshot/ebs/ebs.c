@@ -105,6 +105,13 @@ static int ebs_preflight(void *self, struct prov_run *r, uint32_t hold_ms, uint3
 	return check_all(&a, r, er, hold_ms, err);
 }
 
+static int ebs_warm(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err)
+{
+	struct api a = { .e = self, .stop = r, .deadline_ns = clock_boot_ns() + max_ms * NS_PER_MS };
+
+	return check_allowed(&a, r, r->ref, err);
+}
+
 /* Are these exactly one snapshot of each of our volumes, and none has failed? */
 static int exactly_ours(const struct erun *er, const struct snaps *s, struct snap_error *err)
 {
@@ -511,6 +518,7 @@ const struct prov_ops prov_ebs = {
 	.open = ebs_open,
 	.close = ebs_close,
 	.preflight = ebs_preflight,
+	.warm = ebs_warm,
 	.trigger = ebs_trigger,
 	.poll = ebs_poll,
 	.resume = ebs_resume,

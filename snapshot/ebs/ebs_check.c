@@ -244,7 +244,7 @@ int create_form(struct ebs *e, const struct prov_run *r, const struct erun *er, 
 }
 
 /* Ask whether the very request would be allowed: the answer is an error in any case. */
-static int check_allowed(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err)
+int check_allowed(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err)
 {
 	struct vbuf form = VBUF_INIT;
 	struct snap_error why = { 0 };

@@ -75,6 +75,8 @@ void api_tag(const struct xml_elem *e, const char *key, char *buf, size_t cap);
 
 /* ebs_check.c: everything that can be known before anything is held. */
 int check_all(struct api *a, struct prov_run *r, struct erun *er, uint32_t hold_ms, struct snap_error *err);
+/* Is the request allowed? Asked by a dry run of it, on the connection that it will take. */
+int check_allowed(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err);
 /* The creating request. dry: only ask whether it would be allowed. */
 int create_form(struct ebs *e, const struct prov_run *r, const struct erun *er, bool dry, struct vbuf *form,
 		struct snap_error *err);

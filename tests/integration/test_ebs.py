@@ -41,6 +41,16 @@ def test_a_snapshot_holds_what_was_written_before_and_nothing_later(cloud, order
     assert not (orders.back / ".stillfs-position").exists()
 
 
+def test_after_a_long_preparation_the_connection_is_made_ready_again(cloud, make_mount, scratch):
+    hook = scratch.dir / "hook"
+    hook.write_text("#!/bin/sh\nsleep 4\n")
+    hook.chmod(0o755)
+    m = make_mount(env=cloud.env, hook__pre=hook, **cloud.options)
+    assert m.write("snapshot", "one\n") == 0, m.last_error()
+    assert cloud.calls[3:6] == [CREATE + " dry", CREATE + " dry", CREATE]
+    assert "warm_provider" in m.read("snapshots/one/log")
+
+
 def test_writes_wait_for_the_request_and_no_longer(cloud, orders):
     cloud.faults[CREATE] = ["late 1.0"]
     assert orders.write("snapshot", "one\n") == 0, orders.last_error()

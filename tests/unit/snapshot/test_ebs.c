@@ -295,6 +295,20 @@ static void a_partial_or_foreign_answer_fails_and_everything_made_is_deleted(voi
 	}
 }
 
+static void a_connection_that_went_stale_is_made_again_before_the_hold(void **state)
+{
+	PLAY(A, { .body = INSTANCE(ROOT MAP("/dev/sdf", A)) }, { .body = VOLUMES(VOL(A, "")) }, { .body = SNAPS("") },
+	     { .status = 412, .body = ERR("DryRunOperation"), .end = true }, DRY, { .body = MADE });
+
+	ok(preflight());
+	ok(prov_ebs.warm(at.p, &at.run, 5000, &at.err));
+	ok(trigger(5000));
+	assert_int_equal(hs_connection(at.s, 3), 0);
+	assert_int_equal(hs_connection(at.s, 4), 1);
+	assert_int_equal(hs_connection(at.s, 5), 1); /* the one in the hold found it ready */
+	hs_stop(at.s, false);
+}
+
 static void a_refusal_makes_nothing_and_nothing_is_looked_for(void **state)
 {
 	PLAY(A, ONE, { .status = 503, .body = ERR("RequestLimitExceeded") });
@@ -531,6 +545,7 @@ int main(void)
 		T(what_cannot_work_is_refused_before_anything_is_held),
 		T(options_that_are_none_are_refused_at_the_start),
 		T(a_partial_or_foreign_answer_fails_and_everything_made_is_deleted),
+		T(a_connection_that_went_stale_is_made_again_before_the_hold),
 		T(a_refusal_makes_nothing_and_nothing_is_looked_for),
 		T(a_lost_answer_is_no_loss_when_the_snapshot_shows_up_in_the_hold),
 		T(a_late_answer_is_looked_for_before_the_hold_ends),
