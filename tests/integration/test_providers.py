@@ -237,6 +237,28 @@ def test_the_suite_finds_the_defect(make_provider, defect):
         conform(make_provider("fake", defect))
 
 
+def test_two_hosts_with_one_name_and_lineage_leave_each_others_sets_alone(make_cloud):  # noqa: F811
+    """As a machine and its clone, or one that was set up under a name that is taken: sets of one name, told apart by their ids."""
+    with contextlib.closing(Scratch()) as s:
+        (s.fs / "back").mkdir()
+        c = make_cloud(s.dir / "cloud", {"/dev/sdf": s.image, "/dev/sdg": s.image})
+        options = {k: v for k, v in c.options.items() if k not in ("provider", "ebs__volumes")}
+        a, b = (Provider("ebs", env=c.env, pair=s.fs / "back", ebs__volumes=v, **options) for v in c.volumes)
+        with a.drive() as first, b.drive() as second:
+            for d, set_id in ((first, ID), (second, OTHER)):
+                ok(d, f"preflight nightly {set_id}")
+                ok(d, "trigger 10000")
+            for d in (first, second):
+                follow(d)
+                ok(d, "finish")
+                assert listed(d) == {("nightly", ID): True, ("nightly", OTHER): True}
+            ok(second, f"remove nightly {OTHER}")
+            assert listed(first) == {("nightly", ID): True}
+            ok(first, f"resume nightly {ID}")
+            follow(first)
+            refused(second, f"resume nightly {OTHER}")
+
+
 def test_every_provider_is_in_the_suite():
     registry = (pathlib.Path(__file__).parents[2] / "snapshot" / "registry.c").read_text()
     assert {w for w in ("local", "ebs", "exec", "null") if f"&prov_{w}," in registry} == {"local", "ebs", "exec", "null"}
