@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "harness"))
 from ec2 import Moto, Proxy, moto_root  # noqa: E402
 from stillfs import Mount, Scratch  # noqa: E402
 
-LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "60"))
+LIMIT_S = int(os.environ.get("STILLFS_TEST_LIMIT", "120"))
 
 
 class OutOfTime(Exception):

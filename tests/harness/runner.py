@@ -27,6 +27,15 @@ FAULTS = ["tests/integration/test_takeover_faults.py", "tests/integration/test_t
 UNIT_LIMIT_S = 120
 # What the builds with sanitizers run against real mounts: every operation, and the gate.
 CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/conformance/fs/test_cases.py"]
+AT_ONCE = 3
+# One after the other at the end: they empty the machine's caches, measure ratios or look for what others leave.
+ALONE = ["tests/integration/test_bench.py", "tests/integration/test_files.py", "tests/integration/test_takeover.py",
+         "tests/integration/test_snapshot.py", "tests/integration/test_coordinators.py", "tests/integration/test_verify.py"]
+# First, as the last ones to end are waited for.
+LONG = [f"tests/{f}.py" for f in (
+    "integration/test_takeover_faults", "integration/test_pending", "integration/test_coord_sql", "integration/test_gate",
+    "integration/test_takeover_snapshot", "conformance/fs/test_cases", "integration/test_ebs", "integration/test_roles",
+    "integration/test_engines_mysql", "integration/test_retention", "integration/test_mariadb", "integration/test_signals")]
 ENV = {
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -86,36 +95,91 @@ def c_programs(directory, name, count):
         count.add(f"{name} {program.name}", ok, bad, skipped, time.monotonic() - start)
 
 
-def pytest(work, what, paths, count, directory):
-    report = work / f"{what.replace(' ', '-')}.xml"
-    argv = ["/usr/bin/python3", "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}",
-            "--rootdir", str(TOP), *[p if p.startswith("--") else str(TOP / p) for p in paths]]
-    env = {**os.environ, **ENV, "STILLFS_BUILD": str(directory), "STILLFS_TEST_TMP": str(work), "PYTHONDONTWRITEBYTECODE": "1"}
-    start = time.monotonic()
-    child = subprocess.Popen(argv, env=env, cwd=work, start_new_session=True)
-    try:
-        code = child.wait()
-    except Interrupted:
-        os.kill(child.pid, signal.SIGINT)  # fixtures close what they opened
+class Session:
+    """One pytest process over `paths`; several may run at a time."""
+
+    def __init__(self, work, what, paths, directory, log=None):
+        self.report = work / f"{what.replace(' ', '-')}.xml"
+        argv = ["/usr/bin/python3", "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"--junitxml={self.report}",
+                "--rootdir", str(TOP), *[p if p.startswith("--") else str(TOP / p) for p in paths]]
+        env = {**os.environ, **ENV, "STILLFS_BUILD": str(directory), "STILLFS_TEST_TMP": str(work),
+               "PYTHONDONTWRITEBYTECODE": "1"}
+        self.start = time.monotonic()
+        self.child = subprocess.Popen(argv, env=env, cwd=work, start_new_session=True, stdout=log, stderr=log)
+
+    def end(self):
+        os.kill(self.child.pid, signal.SIGINT)  # fixtures close what they opened
         try:
-            child.wait(30)
+            self.child.wait(30)
         except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            self.child.kill()
+            self.child.wait()
+
+    def result(self):
+        """passed, failed, skipped, seconds; a process that says that it failed and names no test is a failure."""
+        passed = failed = skipped = 0
+        if self.report.exists():
+            for case in ElementTree.parse(self.report).iter("testcase"):
+                kinds = {e.tag for e in case}
+                if kinds & {"failure", "error"}:
+                    failed += 1
+                elif "skipped" in kinds:
+                    skipped += 1
+                else:
+                    passed += 1
+        if (self.child.returncode != 0 and failed == 0) or passed + failed + skipped == 0:
+            failed += 1
+        return passed, failed, skipped, time.monotonic() - self.start
+
+
+def pytest(work, what, paths, count, directory):
+    session = Session(work, what, paths, directory)
+    try:
+        session.child.wait()
+    except Interrupted:
+        session.end()
         raise
-    passed = failed = skipped = 0
-    if report.exists():
-        for case in ElementTree.parse(report).iter("testcase"):
-            kinds = {e.tag for e in case}
-            if kinds & {"failure", "error"}:
-                failed += 1
-            elif "skipped" in kinds:
-                skipped += 1
-            else:
-                passed += 1
-    if (code != 0 and failed == 0) or passed + failed + skipped == 0:
-        failed += 1
-    count.add(what, passed, failed, skipped, time.monotonic() - start)
+    count.add(what, *session.result())
+
+
+def finished(session, what, log, count):
+    log.seek(0)
+    print(f"---- {what}\n{log.read()}", end="")
+    log.close()
+    count.add(what, *session.result())
+
+
+def short(path):
+    return path.removeprefix("tests/").removesuffix(".py").replace("/", "-")
+
+
+def jobs(directories, all_):
+    """(what, file, build directory) of all pytest processes; each file is one, and runs on one build at a time."""
+    tests = [str(p.relative_to(TOP)) for d in ("integration", "conformance/fs") for p in sorted((TOP / "tests" / d).glob("test_*.py"))]
+    out = []
+    for name, directory in directories.items():
+        for f in FAULTS if name == "faults" else [t for t in tests if t not in FAULTS] if name == "plain" or all_ else CONFORMANCE:
+            out.append((f"{name} {short(f)}", f, directory))
+    return sorted(out, key=lambda job: LONG.index(job[1]) if job[1] in LONG else len(LONG))
+
+
+def side_by_side(work, todo, at_once, count):
+    """A process for each job, `at_once` of them at a time: most tests wait most of their time."""
+    running = []
+    try:
+        while todo or running:
+            while todo and len(running) < at_once:
+                what, path, directory = todo.pop(0)
+                log = open(work / f"{what.replace(' ', '-')}.log", "w+", errors="replace")
+                running.append((Session(work, what, [path], directory, log), what, log))
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            for one in [r for r in running if r[0].child.poll() is not None]:
+                running.remove(one)
+                finished(*one, count)
+    except Interrupted:
+        for session, _, _ in running:
+            session.end()
+        raise
 
 
 def clean(work):
@@ -138,19 +202,15 @@ def clean(work):
 
 
 def run(work, all_, count):
+    directories = {name: d for name in (*BUILDS, "faults") if (d := build(work, name, count))}
     for name in BUILDS:
-        directory = build(work, name, count)
-        if not directory:
-            continue
-        c_programs(directory, name, count)
-        if name == "plain":
-            pytest(work, "lint", ["tests/lint"], count, directory)
-        everything = name == "plain" or all_
-        pytest(work, f"{name} {'integration' if everything else 'conformance'}",
-               ["tests/integration", "tests/conformance", *[f"--ignore={TOP / f}" for f in FAULTS]] if everything else CONFORMANCE, count, directory)
-    directory = build(work, "faults", count)
-    if directory:
-        pytest(work, "fault points", FAULTS, count, directory)
+        if name in directories:
+            c_programs(directories[name], name, count)
+    if "plain" in directories:
+        pytest(work, "lint", ["tests/lint"], count, directories["plain"])
+    todo = jobs(directories, all_)
+    side_by_side(work, [j for j in todo if j[1] not in ALONE], AT_ONCE, count)
+    side_by_side(work, [j for j in todo if j[1] in ALONE], 1, count)
     if all_:
         other_release(work, "trixie", count)
 

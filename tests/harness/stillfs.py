@@ -23,7 +23,11 @@ def run(*argv, **kw):
 
 
 def wait_for(what, condition, within_s=10.0):
-    """Poll until condition() is true and return its value; fails with `what`."""
+    """Poll until condition() is true and return its value; fails with `what`.
+
+    No test waits less than half a minute: the machine may be busy, and who waits for what comes loses nothing.
+    """
+    within_s = max(within_s, 30.0)
     end = time.monotonic() + within_s
     while True:
         value = condition()

@@ -148,7 +148,7 @@ def test_mariadb_backup_of_the_mount_restores_on_the_mount(site, server):
     before, target = load.now(), m.scratch.fs / "backup"
     tool = ["mariadb-backup", "--no-defaults"]
     run(*tool, "--backup", f"--socket={db.socket}", "--user=root", f"--datadir={db.datadir}", f"--target-dir={target}")
-    load.wait(5)
+    load.wait(30)
     end = load.stop()
     run(*tool, "--prepare", f"--target-dir={target}")
     restored = m.mnt / "restored"

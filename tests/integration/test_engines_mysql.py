@@ -200,7 +200,7 @@ def test_a_local_clone_of_the_clone_plugin_starts_with_every_commit(site, server
     target.mkdir()
     shutil.chown(target, "mysql", "mysql")
     server.query(f"CLONE LOCAL DATA DIRECTORY = '{target}/one'")
-    load.wait(5)
+    load.wait(30)
     end = load.stop()
     db = another(m, target / "one", copies)
     there = load.check(db, asked)

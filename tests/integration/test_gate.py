@@ -184,7 +184,7 @@ def test_sigkill_frees_a_parked_writer_while_the_gate_stays_closed(mount):
     with mount.closed():
         p = start_signal_writer(mount, "none")
         p.kill()
-        assert p.wait(5) == -signal.SIGKILL
+        assert p.wait(30) == -signal.SIGKILL
         assert mount.gate() == "closed"
         assert parked(mount) == 0
     assert (mount.back / "s").read_bytes() == b""

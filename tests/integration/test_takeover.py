@@ -357,6 +357,7 @@ def test_a_storm_of_names_over_deaths(mount):
 
 def test_an_operators_closed_gate_stays_closed_with_its_deadline(mount):
     (mount.mnt / "f").write_bytes(b"")
+    begun = time.monotonic()
     assert mount.write("gate", "close timeout=6\n") == 0
     end = time.monotonic() + 6
     done = []
@@ -368,13 +369,13 @@ def test_an_operators_closed_gate_stays_closed_with_its_deadline(mount):
     kill_daemon(mount)
     assert mount.gate() == "closed"
     left = float(mount.read("gate").split()[1])
-    assert abs(left - (end - time.monotonic())) < 0.5
+    assert abs(left - (end - time.monotonic())) < 2
     assert not done
     wait_for("the writers to be parked again", lambda: int(mount.status()["parked"]) >= 1)
     for t in threads:
         t.join(10)
     assert sorted(done) == list(range(8))
-    assert time.monotonic() >= end - 0.2
+    assert time.monotonic() >= begun + 5.9
     assert mount.gate() == "open" and mount.status()["gate_opened_by_deadline"] == "1"
 
 
@@ -522,7 +523,7 @@ def test_a_daemon_that_dies_again_and_again_ends_cleanly(mount):
     while not is_gone(mount.keeper):
         for pid in children(mount.keeper):
             with_error(os.kill, pid, signal.SIGKILL)
-        assert time.monotonic() - begun < 10, "it goes on for ever"
+        assert time.monotonic() - begun < 40, "it goes on for ever"
         time.sleep(0.005)
     with pytest.raises(OSError) as e:
         f.write(b"x")
