@@ -1,5 +1,5 @@
 /* fs/node.c - the tables of nodes and open files, in shared memory.
- * Owns:      the O_PATH descriptors of nodes, the private hash and free lists. The tables are the keeper's.
+ * Owns:      the O_PATH descriptors of nodes, the free list of files. The tables are the keeper's.
  * Called by: operations (ops_*.c), the data path (ofile_at only), core.c.
  * Threads:   any; one mutex. ofile_at and node_at take none: a slot in use does not move.
  * Blocks:    node_get_fd and node_ref do short system calls; the mutex is never held over one.
@@ -12,9 +12,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#define MANY 4096u /* known files */
-#define AHEAD 16u
 
 _Thread_local struct op_rec *node_mine;
 
@@ -30,13 +27,6 @@ static void *map_private(size_t size)
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
-}
-
-static uint32_t hash_of(uint64_t dev, uint64_t ino)
-{
-	uint64_t x = ino * 0x9e3779b97f4a7c15ull ^ dev * 0xc2b2ae3d27d4eb4full;
-
-	return (uint32_t)(x >> 32) & (HASH_SIZE - 1);
 }
 
 static bool evictable(const struct node *n)
@@ -56,46 +46,35 @@ static void give_fd_locked(struct nodes *t, uint32_t i, int fd)
 	t->node[i].fd = fd;
 }
 
-/* A take-over walks over all that is known while everybody waits: so pages are brought in by the thousand, not one by
- * one, and the hash lies in few, huge ones. Hints only: what a kernel does not know is slower. */
-static void bring_in(void *p, size_t size)
+/* What an earlier daemon counted for itself is over. */
+void node_counts_of(const struct nodes *t, struct node *n)
 {
-	(void)madvise(p, (size + 4095) & ~(size_t)4095, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
+	if (n->epoch == t->journal->epoch)
+		return;
+	n->pins = n->writers = 0;
+	n->unsettled = 0;
+	n->epoch = t->journal->epoch;
 }
 
-/* Hash, free lists and counts from the slots. */
+bool node_unsettled(struct nodes *t, const struct node *n)
+{
+	return n->epoch == t->journal->epoch && n->unsettled;
+}
+
+/* What is private from what is shared: by descriptors and open files, for everybody waits meanwhile, and of a million
+ * known files a few thousand have either. */
 static void rebuild(struct nodes *t)
 {
-	if (t->journal->n_used > MANY) {
-		bring_in(t->node, (size_t)t->journal->n_used * sizeof(struct node));
-		bring_in(t->next, (size_t)t->journal->n_used * sizeof(uint32_t));
-		(void)madvise(t->hash, (size_t)HASH_SIZE * sizeof(uint32_t), MADV_HUGEPAGE);
-		bring_in(t->hash, (size_t)HASH_SIZE * sizeof(uint32_t));
-	}
-	for (uint32_t i = t->journal->n_used; i-- > NODE_FIRST;) {
-		struct node *n = &t->node[i], *soon = &t->node[i > AHEAD ? i - AHEAD : i];
-		uint32_t b;
+	t->journal->epoch++;
+	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++) {
+		const struct node *n = &t->node[t->tab.fd_node[fd]];
 
-		__builtin_prefetch(&t->hash[hash_of(soon->dev, soon->ino)], 1);
-		if (n->pins)
-			n->pins = 0;
-		if (n->writers)
-			n->writers = 0;
-		n->unsettled = 0;
-		if (!n->nlookup) {
-			t->next[i] = t->free_head;
-			t->free_head = i;
+		if (t->tab.fd_node[fd] < NODE_FIRST || !n->nlookup || n->fd != (int32_t)fd)
 			continue;
-		}
-		b = hash_of(n->dev, n->ino);
-		t->next[i] = t->hash[b];
-		t->hash[b] = i;
-		t->n_nodes++;
-		t->n_lookups += n->nlookup;
-		if (!evictable(n))
-			t->kept++;
-		else if (n->fd >= 0)
+		if (evictable(n))
 			t->n_fds++;
+		else
+			t->kept++;
 	}
 	for (uint32_t i = t->journal->f_used; i-- > 1;) {
 		struct ofile *f = &t->file[i];
@@ -106,6 +85,7 @@ static void rebuild(struct nodes *t)
 			continue;
 		}
 		t->n_files++;
+		node_counts_of(t, &t->node[f->node]);
 		if (f->writable && !f->closing)
 			t->node[f->node].writers++;
 		if (f->writable)
@@ -123,14 +103,12 @@ struct nodes *nodes_over(const struct tables *tables, size_t fd_bound)
 	t->node = tables->node;
 	t->file = tables->file;
 	t->journal = tables->journal;
-	t->hash = map_private((size_t)HASH_SIZE * sizeof(uint32_t));
-	t->next = map_private((size_t)TABLES_NODES * sizeof(uint32_t));
 	t->f_next = map_private((size_t)TABLES_FILES * sizeof(uint32_t));
 	t->fd_bound = fd_bound;
 	(void)pthread_mutex_init(&t->lock, NULL);
 	for (unsigned i = 0; i < MAX_PAIRS; i++)
 		t->root_fd[i] = -1;
-	if (!t->hash || !t->next || !t->f_next) {
+	if (!t->f_next) {
 		nodes_free(t);
 		errno = ENOMEM;
 		return NULL;
@@ -155,15 +133,14 @@ void nodes_free(struct nodes *t)
 {
 	if (!t)
 		return;
-	for (uint32_t i = NODE_FIRST; i < t->journal->n_used; i++)
-		if (t->node[i].nlookup && t->node[i].fd >= 0)
-			(void)close(t->node[i].fd);
+	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++) {
+		const struct node *n = &t->node[t->tab.fd_node[fd]];
+
+		if (t->tab.fd_node[fd] >= NODE_FIRST && n->nlookup && n->fd == (int32_t)fd)
+			(void)close(n->fd);
+	}
 	if (t->own)
 		tables_free_nodes(&t->tab);
-	if (t->hash)
-		(void)munmap(t->hash, (size_t)HASH_SIZE * sizeof(uint32_t));
-	if (t->next)
-		(void)munmap(t->next, (size_t)TABLES_NODES * sizeof(uint32_t));
 	if (t->f_next)
 		(void)munmap(t->f_next, (size_t)TABLES_FILES * sizeof(uint32_t));
 	(void)pthread_mutex_destroy(&t->lock);
@@ -227,7 +204,7 @@ struct node *node_at(struct nodes *t, uint64_t slot)
 /* The slot of this very file (number, generation within the handle), 0: unknown. Lock held. */
 static uint32_t find_locked(struct nodes *t, unsigned pair, const struct stat *st, const struct handle *h)
 {
-	for (uint32_t i = t->hash[hash_of(st->st_dev, st->st_ino)]; i; i = t->next[i]) {
+	for (uint32_t i = tables_first(&t->tab, st->st_dev, st->st_ino); i; i = t->node[i].next) {
 		const struct node *n = &t->node[i];
 
 		if (n->ino == st->st_ino && n->dev == st->st_dev && n->pair == pair &&
@@ -245,29 +222,18 @@ static void ref_locked(struct nodes *t, uint32_t slot)
 			   node_mine ? node_mine->n_refs + 1 : 0, true);
 }
 
-static uint32_t slot_new_locked(struct nodes *t)
-{
-	uint32_t i = t->free_head;
-
-	if (i)
-		t->free_head = t->next[i];
-	else if (t->journal->n_used < TABLES_NODES)
-		i = t->journal->n_used++;
-	return i;
-}
-
 /* Fill a fresh slot. Lock held. */
 static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd, const struct stat *st,
 			     const struct handle *h)
 {
 	struct node *n = &t->node[i];
-	uint32_t b = hash_of(st->st_dev, st->st_ino);
 
 	n->generation++; /* alone: one that dies here must not give an old one out again */
 	n->ino = st->st_ino;
 	n->dev = st->st_dev;
 	n->pins = n->writers = 0;
 	n->unsettled = 0;
+	n->epoch = t->journal->epoch;
 	n->writes = n->cached_at = 0;
 	n->cached_once = false;
 	n->type = st->st_mode & S_IFMT;
@@ -279,9 +245,7 @@ static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd,
 	n->recent = 0; /* until it is used: a walk over many files must not drive out what is in use */
 	n->flags = (t->handles[pair] && h->bytes ? 0 : NODE_KEEP_FD) |
 		   (st->st_mode & (S_ISUID | S_ISGID) && S_ISREG(st->st_mode) ? NODE_SUID : 0);
-	t->next[i] = t->hash[b];
-	t->hash[b] = i;
-	t->n_nodes++;
+	tables_hash(&t->tab, i);
 	if (evictable(n))
 		t->n_fds++;
 	else
@@ -337,30 +301,18 @@ int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *
 		if (S_ISREG(st->st_mode) && st->st_mode & (S_ISUID | S_ISGID))
 			n->flags |= NODE_SUID;
 	} else {
-		i = slot_new_locked(t);
+		i = tables_take(&t->tab);
 		if (i)
 			slot_fill_locked(t, i, pair, fd, st, &h);
 		else
 			spare = fd;
 	}
-	if (i)
-		t->n_lookups++;
 	(void)pthread_mutex_unlock(&t->lock);
 	/* another descriptor of a file that n->fd holds: closing it is never the last close */
 	if (spare >= 0)
 		(void)close(spare);
 	*slot = i;
 	return i ? 0 : -ENFILE;
-}
-
-static void unhash_locked(struct nodes *t, uint32_t i)
-{
-	uint32_t *p = &t->hash[hash_of(t->node[i].dev, t->node[i].ino)];
-
-	while (*p && *p != i)
-		p = &t->next[*p];
-	if (*p)
-		*p = t->next[i];
 }
 
 int node_forget_msg(struct nodes *t, uint64_t slot, uint64_t n, struct op_rec *rec, uint32_t count)
@@ -375,21 +327,14 @@ int node_forget_msg(struct nodes *t, uint64_t slot, uint64_t n, struct op_rec *r
 	if (nd->nlookup) {
 		if (n > nd->nlookup)
 			n = nd->nlookup;
-		t->n_lookups -= n;
 		if (nd->nlookup == n) {
 			fd = nd->fd;
 			if (!evictable(nd))
 				t->kept--;
 			else if (fd >= 0)
 				t->n_fds--;
-			t->n_nodes--;
-			unhash_locked(t, (uint32_t)slot);
-			tables_set_lookups(&t->tab, (uint32_t)slot, 0, rec, count, false);
-			t->next[slot] = t->free_head;
-			t->free_head = (uint32_t)slot;
-		} else {
-			tables_set_lookups(&t->tab, (uint32_t)slot, nd->nlookup - n, rec, count, false);
 		}
+		tables_set_lookups(&t->tab, (uint32_t)slot, nd->nlookup - n, rec, count, false);
 	}
 	(void)pthread_mutex_unlock(&t->lock);
 	return fd;
@@ -413,6 +358,7 @@ int node_get_fd(struct nodes *t, uint64_t slot)
 		return -ESTALE;
 	}
 	n->recent = 1;
+	node_counts_of(t, n);
 	n->pins++;
 	fd = n->fd;
 	root = t->root_fd[n->pair];
@@ -444,6 +390,7 @@ int node_get_fd(struct nodes *t, uint64_t slot)
 void node_put_fd(struct nodes *t, uint64_t slot)
 {
 	(void)pthread_mutex_lock(&t->lock);
+	node_counts_of(t, &t->node[slot]);
 	if (t->node[slot].pins)
 		t->node[slot].pins--;
 	(void)pthread_mutex_unlock(&t->lock);
@@ -520,7 +467,10 @@ int node_evict(struct nodes *t)
 		t->hand = t->hand + 1 < t->journal->fd_used ? t->hand + 1 : 0;
 		i = t->tab.fd_node[t->hand];
 		n = &t->node[i];
-		if (!i || !n->nlookup || n->fd != (int32_t)t->hand || n->pins || !evictable(n))
+		if (!i || !n->nlookup || n->fd != (int32_t)t->hand || !evictable(n))
+			continue;
+		node_counts_of(t, n);
+		if (n->pins)
 			continue;
 		if (n->recent) {
 			n->recent = 0;
@@ -537,9 +487,9 @@ int node_evict(struct nodes *t)
 void node_counts(struct nodes *t, uint64_t *nodes, uint64_t *fds, uint64_t *lookups, uint64_t *files)
 {
 	(void)pthread_mutex_lock(&t->lock);
-	*nodes = t->n_nodes;
+	*nodes = t->journal->n_nodes;
 	*fds = t->n_fds + t->kept;
-	*lookups = t->n_lookups;
+	*lookups = t->journal->n_lookups;
 	*files = t->n_files;
 	(void)pthread_mutex_unlock(&t->lock);
 }

@@ -1,6 +1,7 @@
 /* fs/node.h - what the kernel knows of us: nodes (looked-up files) and open files, as slots of a
  * memfd mapping. Ids are indices, never pointers, so that they outlive the daemon's memory.
- * The slots are the truth; the hash and the free list are private and rebuilt from them.
+ * The slots are the truth; hash and free list lie beside them (tables.h), so that a successor need not walk over
+ * all that is known.
  *
  * A node is found by a file handle (name_to_handle_at), so that a million looked-up files do not need a
  * million descriptors; the O_PATH descriptor of a node is a cache of bounded size. Where the
@@ -32,13 +33,16 @@ struct node {
 	_Atomic uint64_t generation; /* of the slot, for the kernel */
 	_Atomic uint32_t flags; /* enum node_flag */
 	_Atomic int32_t fd; /* O_PATH, or -1 */
-	uint32_t pins; /* users of fd; under the table's lock */
+	_Atomic uint32_t next; /* in the chain of its hash, or in the free list */
+	/* The daemon that the counts marked * are of: those of an earlier one mean 0. Under the table's lock */
+	_Atomic uint32_t epoch;
+	uint32_t pins; /* * users of fd; under the table's lock */
 	uint32_t type; /* S_IFMT bits */
 	uint8_t pair, h_len, recent;
 	int32_t h_type;
 	unsigned char handle[NODE_HANDLE_MAX];
-	uint32_t writers; /* open files that can write; under the table's lock */
-	_Atomic uint32_t unsettled; /* the same, until the backing's descriptor is closed: its blocks may change */
+	uint32_t writers; /* * open files that can write; under the table's lock */
+	_Atomic uint32_t unsettled; /* * the same, until the backing's descriptor is closed: its blocks may change */
 	_Atomic uint64_t writes; /* grows with each write */
 	uint64_t cached_at; /* `writes` at the last cached open */
 	bool cached_once;
@@ -95,6 +99,7 @@ int node_evict(struct nodes *t);
 /* Account an open. Returns the FOPEN_ cache decision: 0 direct, 1 cached, 2 cached and still valid. */
 int node_opened(struct nodes *t, uint64_t slot, bool writable, bool want_cached);
 void node_closed(struct nodes *t, uint64_t slot, bool writable);
+bool node_unsettled(struct nodes *t, const struct node *n); /* somebody may be changing its blocks */
 void node_counts(struct nodes *t, uint64_t *nodes, uint64_t *fds, uint64_t *lookups, uint64_t *files);
 bool nodes_handles(struct nodes *t, unsigned pair);
 

@@ -7,7 +7,6 @@
 
 #include <pthread.h>
 
-#define HASH_SIZE (1u << 22)
 #define MAX_PAIRS 8
 
 struct nodes {
@@ -16,16 +15,17 @@ struct nodes {
 	struct node_journal *journal; /* shared */
 	struct tables tab;
 	bool own; /* mapped by itself */
-	uint32_t *hash, *next; /* private: chains by (dev, ino) */
 	uint32_t *f_next; /* private: free open files */
 	pthread_mutex_t lock;
-	uint32_t free_head, f_free;
+	uint32_t f_free;
 	uint32_t hand; /* of the eviction clock: a descriptor's number */
 	size_t fd_bound, n_fds; /* cached descriptors that could be closed */
-	uint64_t n_nodes, n_lookups, n_files, kept;
+	uint64_t n_files, kept;
 	int root_fd[MAX_PAIRS];
 	bool handles[MAX_PAIRS];
 };
+
+void node_counts_of(const struct nodes *t, struct node *n); /* its counts are this daemon's. Lock held */
 
 extern _Thread_local struct op_rec *node_mine; /* the operation that this thread works for */
 

@@ -12,6 +12,7 @@ int node_opened(struct nodes *t, uint64_t slot, bool writable, bool want_cached)
 	int mode = 0;
 
 	(void)pthread_mutex_lock(&t->lock);
+	node_counts_of(t, n);
 	if (writable) {
 		n->writers++;
 		n->unsettled++;
@@ -27,6 +28,7 @@ int node_opened(struct nodes *t, uint64_t slot, bool writable, bool want_cached)
 void node_closed(struct nodes *t, uint64_t slot, bool writable)
 {
 	(void)pthread_mutex_lock(&t->lock);
+	node_counts_of(t, &t->node[slot]);
 	if (writable && t->node[slot].writers)
 		t->node[slot].writers--;
 	(void)pthread_mutex_unlock(&t->lock);
@@ -90,6 +92,7 @@ void ofile_drop(struct nodes *t, uint32_t i)
 	struct node *n = &t->node[t->file[i].node];
 
 	(void)pthread_mutex_lock(&t->lock);
+	node_counts_of(t, n);
 	if (t->file[i].writable && n->unsettled)
 		n->unsettled--;
 	t->file[i].node = 0;

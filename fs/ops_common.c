@@ -173,7 +173,7 @@ double ops_attr_timeout(struct core *c, uint64_t slot)
 {
 	const struct node *n = node_at(c->nodes, slot);
 
-	return n && atomic_load(&n->unsettled) ? OPS_UNSETTLED_S : OPS_TIMEOUT_S;
+	return n && node_unsettled(c->nodes, n) ? OPS_UNSETTLED_S : OPS_TIMEOUT_S;
 }
 
 void ops_entry_out(struct fuse_entry_out *o, const struct fuse_entry_param *e)

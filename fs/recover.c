@@ -9,6 +9,7 @@
 #include "fs/recover.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/log.h"
 #include "fs/core_int.h"
 
 #include <dirent.h>
@@ -108,6 +109,12 @@ void recover_tables(const struct tables *t)
 	for (unsigned i = REC_LANES; i < REC_COUNT; i++)
 		if (t->rec[i].unique)
 			repair_record(t, &t->rec[i]);
+#ifdef STILLFS_FAULT_POINTS
+	if (!tables_whole(t)) {
+		log_error("hash, free list or totals of the nodes are wrong");
+		abort();
+	}
+#endif
 }
 
 /* ---- descriptors ---- */

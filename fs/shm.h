@@ -18,7 +18,7 @@
 #define SHM_MAGIC 0x73746c66u
 /* Of the head, of every table (tables.h), of the control tree's numbering (ctl_int.h, the order of its files) and of
  * what is agreed with the kernel: a binary with another version cannot take over. */
-#define SHM_VERSION 3u
+#define SHM_VERSION 4u
 #define SHM_MAX_DEV_FDS 80 /* /dev/fuse descriptors incl. clones and the control session's */
 
 #define SHM_MAX_LANES 64u
@@ -51,7 +51,7 @@ struct shm_mnt {
 };
 
 /* What keeper and tables map, to be mapped again by another binary. */
-enum shm_map { SHM_MAP_HEAD, SHM_MAP_NODES, SHM_MAP_FILES, SHM_MAP_JOURNAL, SHM_MAP_FDS, SHM_MAP_OPS,
+enum shm_map { SHM_MAP_HEAD, SHM_MAP_NODES, SHM_MAP_FILES, SHM_MAP_JOURNAL, SHM_MAP_FDS, SHM_MAP_HASH, SHM_MAP_OPS,
 	       SHM_MAP_REQUESTS, SHM_MAP_EVENTS, SHM_MAP_CONTROL, SHM_MAPS };
 
 enum shm_upgrade_state { SHM_UPGRADE_NONE, SHM_UPGRADE_WANTED, SHM_UPGRADE_CHECKING, SHM_UPGRADE_RUNNING,

@@ -13,6 +13,7 @@
 
 #define TABLES_NODES (16u << 20) /* sparse: touched as used */
 #define TABLES_FILES (1u << 20)
+#define TABLES_HASH (1u << 22) /* chains; sparse */
 #define TABLES_FDS (1u << 20) /* descriptors; the daemon's limit (main.c) */
 #define REC_REFS 1000u /* entries that one READDIRPLUS may count */
 #define REC_LANES SHM_MAX_LANES /* the first records: one for each lane, for FORGET */
@@ -51,8 +52,15 @@ struct node_journal {
 	_Atomic uint32_t valid;
 	uint32_t slot;
 	uint64_t nlookup; /* the new count */
+	uint64_t nodes_then, lookups_then; /* and the totals */
 	uint32_t rec, count; /* this record's n_refs becomes count; REC_NONE: no record */
 	bool ref; /* and its last entry is slot */
+	uint64_t n_nodes, n_lookups; /* totals over the slots in use */
+	/* The slot that is on its way between free list and hash; 0: none. Where it belongs says its lookup count, and
+	 * no other slot's place is in doubt: so a successor looks at this one alone. */
+	_Atomic uint32_t moving;
+	_Atomic uint32_t free_head;
+	uint32_t epoch; /* grows with each daemon */
 };
 
 struct tables {
@@ -63,6 +71,7 @@ struct tables {
 	/* For each descriptor number the slot of the node that has it, stored before node.fd: it counts only where that
 	 * says so too. So what nodes have open is found without a walk over all that are known. */
 	_Atomic uint32_t *fd_node; /* TABLES_FDS */
+	_Atomic uint32_t *hash; /* TABLES_HASH: the first slot of each chain, 0: none */
 	struct op_rec *rec; /* REC_COUNT */
 	unsigned char *pool; /* request slots (pool.c): a FORGET is lost to the kernel once it is read */
 	size_t pool_b;
@@ -78,10 +87,18 @@ int tables_nodes(struct tables *t);
 int tables_new(struct tables *t, struct shm_head *head, const struct conf *conf);
 void tables_free_nodes(struct tables *t);
 /* Change a lookup count, and a record's count with it (rec NULL: none; ref: its last entry becomes slot): both
- * happen or none. When the count becomes 0 the slot is free, its descriptor the caller's. One at a time. */
+ * happen or none. When the count becomes 0 the slot is free and found no more, its descriptor the caller's. One at
+ * a time, as all that follows. */
 void tables_set_lookups(const struct tables *t, uint32_t slot, uint64_t nlookup, struct op_rec *rec,
 			uint32_t count, bool ref);
-void tables_redo(const struct tables *t); /* what a dead daemon had begun of it */
+void tables_redo(const struct tables *t); /* what a dead daemon had begun of all this */
+/* A slot nobody uses, 0: none. It is on its way: to be filled, hashed by tables_hash, and counted by
+ * tables_set_lookups before anything else is done here. */
+uint32_t tables_take(const struct tables *t);
+void tables_hash(const struct tables *t, uint32_t slot); /* by its dev and ino */
+uint32_t tables_first(const struct tables *t, uint64_t dev, uint64_t ino); /* of the chain; next is node.next */
+/* Every slot is in the one list or chain where it belongs, and the totals are theirs. Walks over all: for tests. */
+bool tables_whole(const struct tables *t);
 size_t pool_size_b(const struct conf *conf); /* pool.c: how much memory its slots take */
 size_t pool_landing(const struct conf *conf, unsigned lane); /* where a lane's landing is in it */
 /* Made when *fd is 0, else what an earlier binary has made is mapped; fd NULL: nobody else maps it. NULL: errno */

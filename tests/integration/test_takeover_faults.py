@@ -1,6 +1,7 @@
 """The daemon dies between any two stores of the tables that outlive it (base/fault.h), once at each point and again while
 its successor repairs them; needs a build with -Dfault_points=true."""
 
+import itertools
 import os
 import pathlib
 import re
@@ -55,8 +56,11 @@ def test_death_at_every_store_of_an_operation(rig, point, nth):
     try:
         time.sleep(0.1)
         faults.arm(point, nth)
+        more = itertools.count()
 
         def struck():
+            for k in itertools.islice(more, 20):  # so many at a time that new slots are needed
+                (m.mnt / f"more{k}").touch()
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("2\n")  # for FORGET
             return faults.killed()
         wait_for(f"death at {point}", struck, 20)
@@ -70,7 +74,7 @@ def test_death_at_every_store_of_an_operation(rig, point, nth):
 repaired = {}  # point -> was it met?
 
 
-@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith(("recover.", "oplog.claim", "ring.pipe", "journal."))])
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith(("recover.", "oplog.claim", "ring.pipe", "journal.", "free."))])
 def test_death_in_the_midst_of_the_repair(rig, point):
     m, faults = rig
     before = descriptors(m)
