@@ -6,7 +6,7 @@
  *            coordinator run on their executors; one that does not come back is left there.
  * Errors:    the set's, with the sentence.
  *
- * Order (design.md, section 5): preflight, pre-sync, lock, position, gate closed and drained, unlock
+ * Order (design.md, section 8): preflight, pre-sync, lock, position, gate closed and drained, unlock
  * sent, position file, sync or freeze where asked, trigger, thaw, gate open, unlock's answer, completion.
  * Invariants: the gate is never closed without a deadline; the lock is never held across the trigger;
  * nothing of ours writes to a frozen filesystem. */

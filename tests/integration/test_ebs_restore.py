@@ -1,14 +1,24 @@
 """A set of provider ebs on another host: found with nothing but keys, made into volumes, attached, mounted, copied.
 The volumes are loop devices, see tests/harness/cloud.py."""
 
+import contextlib
 import glob
 import os
+import pathlib
+import shutil
 import subprocess
 
 import pytest
 
 from cloud import cloud, make_cloud, snapshot, tags_of  # noqa: F401
-from stillfs import STILLCTL
+from stillfs import STILLCTL, wait_for
+from test_takeover import children
+
+
+def cmdlines():
+    for p in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield p.read_bytes()
 
 
 def ctl(cloud, *args, env=None):  # noqa: F811
@@ -53,6 +63,21 @@ def test_another_machine_lists_shows_and_restores_with_nothing_but_keys(cloud, t
     assert r.stdout.splitlines() == [f"path {taken.mnt} {there}/back", f"volume {cloud.made[0]} {volume} {loop}"]
     assert "100 %" in r.stderr
     assert (there / "back" / "before").read_text() == "1" and not (there / "back" / "after").exists()
+
+
+def test_a_command_that_is_killed_leaves_no_stillfs(cloud, taken):  # noqa: F811
+    p = subprocess.Popen([str(STILLCTL), "--provider", "ebs", "--region", "us-east-1", "events", "--follow"], env=cloud.elsewhere(),
+                         stdout=subprocess.DEVNULL)
+    base = pathlib.Path(wait_for("its tree", lambda: glob.glob("/tmp/stillctl.*/tree/version"))[0]).parents[1]
+    served = f"{base}/state".encode()
+    try:
+        wait_for("the command", lambda: len(children(p.pid)) == 2)
+    finally:
+        p.kill()
+        p.wait()
+    wait_for("the end of its stillfs", lambda: not (base / "tree").exists())
+    wait_for("its processes' end", lambda: not [c for c in cmdlines() if served in c])
+    shutil.rmtree(base)
 
 
 def test_what_a_failed_restore_made_is_deleted_and_nothing_else(cloud, taken, scratch):  # noqa: F811

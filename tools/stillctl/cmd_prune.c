@@ -16,6 +16,13 @@ int cmd_retention(int argc, char **argv)
 
 	if (!argc)
 		return ctl_json ? ctl_print_json("retention") : ctl_print("retention");
+	if (argc == 1 && strcmp(argv[0], "-") == 0) {
+		n = fread(text, 1, sizeof(text), stdin);
+		if (ferror(stdin) || n == sizeof(text))
+			return ctl_fail("standard input cannot be read, or is longer than a control file takes, 8192 bytes: ", "retention");
+		text[n] = '\0';
+		return ctl_write("retention", text) != 0 ? 1 : ctl_print("retention");
+	}
 	for (int i = 0; i < argc; i++) {
 		const char *eq = strpbrk(argv[i], "= ");
 		int len = snprintf(text + n, sizeof(text) - n, "%.*s%s%s\n", eq ? (int)(eq - argv[i]) : (int)strlen(argv[i]), argv[i],

@@ -35,7 +35,7 @@ static const struct command commands[] = {
 	{ "delete", "[--force] NAME", "delete a set; --force: although the floor keeps it", cmd_delete, 1, 2, false },
 	{ "pin", "NAME", "keep a set whatever the retention says", cmd_pin, 1, 1, false },
 	{ "unpin", "NAME", "no longer", cmd_unpin, 1, 1, false },
-	{ "retention", "[KEY=VALUE | -KEY]...", "show or change the retention policy", cmd_retention, 0, 64, false },
+	{ "retention", "[KEY=VALUE | -KEY]... | -", "show or change the retention policy", cmd_retention, 0, 64, false },
 	{ "prune", "[apply [PLANID] | adopt | log]", "show what the policy keeps and deletes, or carry it out", cmd_prune, 0, 2,
 	  false },
 	{ "check", "[--max-age TIME] [--max-verified-age TIME]", "is the newest set young enough: exit code for monitoring",
