@@ -85,7 +85,10 @@ static void put_str(struct json_object *o, const char *key, const char *text)
 
 static void put_ms(struct json_object *o, const char *key, double ms)
 {
-	json_object_object_add(o, key, ms < 0 ? NULL : json_object_new_double(ms));
+	char text[40];
+
+	(void)snprintf(text, sizeof(text), "%.3f", ms);
+	json_object_object_add(o, key, ms < 0 ? NULL : json_object_new_double_s(ms, text));
 }
 
 void set_json(const struct set *s, struct vbuf *out)

@@ -14,19 +14,25 @@ from test_retention import change_records, make_older, plan, sets, settled, take
 TOP = pathlib.Path(__file__).resolve().parents[2]
 
 
-def ctl(m, *args):
-    return subprocess.run([str(STILLCTL), "--dir", str(m.control), *args], capture_output=True, text=True, timeout=60)
+def ctl(m, *args, stdin=""):
+    return subprocess.run([str(STILLCTL), "--dir", str(m.control), *args], capture_output=True, text=True, input=stdin, timeout=60)
 
 
 def test_retention_and_prune_by_command(make_mount):
     m = make_mount()
     take(m, "a", "b", "c")
+    assert re.search(r'"hold_ms":\d+\.\d{3}[,}]', m.read("list.json")), m.read("list.json")
     r = ctl(m, "retention", "keep_last=2", "nightly.keep_daily 1", "keep_tag=why:law=1")
     assert (r.returncode, r.stdout) == (0, "policy\ntimezone UTC\nkeep_last 2\nkeep_tag why:law=1\nnightly.keep_daily 1\n"), r
     assert json.loads(ctl(m, "--json", "retention").stdout)["keep_last"] == "2"
     r = ctl(m, "retention", "keep_last=3", "keep_fast=2")
     assert r.returncode == 1 and r.stderr.startswith('stillctl: retention: "keep_fast": unknown')
     assert "keep_last 2\n" in ctl(m, "retention").stdout
+    r = ctl(m, "retention", "-", stdin="keep_last 4\n-keep_tag\n")
+    assert (r.returncode, r.stdout) == (0, "policy\ntimezone UTC\nkeep_last 4\nnightly.keep_daily 1\n"), r
+    r = ctl(m, "retention", "-", stdin="keep_last 2\n" * 1000)
+    assert r.returncode == 1 and "longer than a control file takes" in r.stderr
+    ctl(m, "retention", "keep_last=2", "keep_tag=why:law=1")
     assert ctl(m, "prune").stdout == m.read("prune")
     p = json.loads(ctl(m, "--json", "prune").stdout)
     assert (p["plan"], p["delete"]) == (plan(m)[0]["plan"], "1")
