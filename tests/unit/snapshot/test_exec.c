@@ -79,7 +79,7 @@ static void a_call_answers(void **state)
 	struct exec *x = *state;
 	struct job *j = post(x);
 
-	assert_int_equal(exec_wait(x, j, in_ms(5000), NULL), 0);
+	assert_int_equal(exec_wait(x, j, in_ms(60000), NULL), 0);
 	assert_int_equal(j->result, -ENOSPC);
 	assert_string_equal(j->err.msg, "no room");
 	assert_string_equal(vbuf_text(&j->text), "text of a call");
@@ -97,7 +97,7 @@ static void calls_come_one_after_the_other(void **state)
 	for (int i = 0; i < 200; i++) {
 		struct job *j = post(x);
 
-		assert_int_equal(exec_wait(x, j, in_ms(5000), NULL), 0);
+		assert_int_equal(exec_wait(x, j, in_ms(60000), NULL), 0);
 		job_drop(x, j);
 	}
 	assert_int_equal(calls, 200);
@@ -121,7 +121,7 @@ static void a_late_call_is_left_behind_and_cleans_up_itself(void **state)
 	wait_until(is_free, x, "the late call");
 	assert_int_equal(orphans, 1);
 	j = post(x); /* and the executor is as new */
-	assert_int_equal(exec_wait(x, j, in_ms(5000), NULL), 0);
+	assert_int_equal(exec_wait(x, j, in_ms(60000), NULL), 0);
 	job_drop(x, j);
 	assert_int_equal(orphans, 1);
 }
@@ -136,7 +136,7 @@ static void a_late_call_that_was_waited_for_again_is_no_orphan(void **state)
 	assert_int_equal(exec_wait(x, j, in_ms(5), NULL), -ETIMEDOUT);
 	assert_false(exec_stuck(x)); /* its waiter is still there */
 	atomic_store(&hold, 0);
-	assert_int_equal(exec_wait(x, j, in_ms(5000), NULL), 0);
+	assert_int_equal(exec_wait(x, j, in_ms(60000), NULL), 0);
 	assert_int_equal(j->result, -ENOSPC);
 	job_drop(x, j);
 	assert_int_equal(orphans, 0);
@@ -148,7 +148,7 @@ static void a_past_deadline_still_takes_an_answer_that_is_there(void **state)
 	_Atomic int abort_flag = EINTR;
 	struct job *j = post(x);
 
-	assert_int_equal(exec_wait(x, j, in_ms(5000), NULL), 0);
+	assert_int_equal(exec_wait(x, j, in_ms(60000), NULL), 0);
 	assert_int_equal(exec_wait(x, j, 0, &abort_flag), 0);
 	job_drop(x, j);
 }
@@ -198,7 +198,7 @@ static void abandon_says_whether_the_call_still_runs(void **state)
 	wait_until(is_free, x, "the call");
 	assert_int_equal(orphans, 1);
 	j = post(x);
-	assert_int_equal(exec_wait(x, j, in_ms(5000), NULL), 0);
+	assert_int_equal(exec_wait(x, j, in_ms(60000), NULL), 0);
 	job_abandon(x, j, &still);
 	assert_false(still);
 	j = job_new(work, NULL, 0);
