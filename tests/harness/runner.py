@@ -40,6 +40,7 @@ LONG = [f"tests/{f}.py" for f in (
 ENV = {
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "MONGOC_DISABLE_SHM": "1",
     "TSAN_OPTIONS": "halt_on_error=0:exitcode=66",
 }
 

@@ -43,7 +43,7 @@ def test_a_write_waits_at_the_closed_gate_and_arrives_when_it_opens(mount):
         wait_for("the write to park", lambda: parked(mount) == 1)
         assert (mount.back / "f").read_bytes() == b"old"
         assert not w.done
-    w.join(5)
+    w.join(30)
     assert w.done and w.error is None
     assert (mount.back / "f").read_bytes() == b"new"
 
@@ -106,14 +106,14 @@ def test_reads_of_the_same_file_flow_while_a_write_to_it_is_parked(mount):
         for _ in range(100):
             assert os.pread(fd, 8192, 0) == b"a" * 8192
         os.close(fd)
-    w.join(5)
+    w.join(30)
     assert w.error is None
 
 
 def test_the_deadline_opens_the_gate_by_itself(mount):
     assert mount.write("gate", "close timeout=0.5\n") == 0
     w = Writer(mount.mnt / "f", b"x")
-    w.join(10)
+    w.join(30)
     assert w.done and w.error is None
     assert mount.gate() == "open"
     assert int(mount.status()["gate_opened_by_deadline"]) == 1
@@ -164,7 +164,7 @@ def test_an_alarm_on_a_parked_writer_is_no_error(mount, restart):
         p = start_signal_writer(mount, "alarm", restart)
         time.sleep(0.6)
         assert p.poll() is None
-    assert p.communicate(timeout=10)[0] == "4096 0\n"
+    assert p.communicate(timeout=30)[0] == "4096 0\n"
 
 
 def test_stop_and_continue_on_a_parked_writer_is_no_error(mount):
@@ -176,7 +176,7 @@ def test_stop_and_continue_on_a_parked_writer_is_no_error(mount):
         os.kill(p.pid, signal.SIGCONT)
         time.sleep(0.3)
         assert parked(mount) == 1
-    assert p.communicate(timeout=10)[0] == "4096 0\n"
+    assert p.communicate(timeout=30)[0] == "4096 0\n"
 
 
 def test_sigkill_frees_a_parked_writer_while_the_gate_stays_closed(mount):
@@ -302,4 +302,4 @@ def test_a_parked_writer_sleeps_interruptibly_and_holds_no_cpu(mount):
     with mount.closed():
         p = start_signal_writer(mount, "none")
         assert process_state(p.pid) == "S"
-    p.communicate(timeout=10)
+    p.communicate(timeout=30)

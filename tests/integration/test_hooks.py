@@ -107,7 +107,7 @@ def test_an_abort_ends_a_hook_that_hangs(make_mount, hook):
     start = time.monotonic()
     assert m.write("abort", "now\n") == 0
     m.wait_state("one", "failed")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # it would last ten minutes
 
 
 @pytest.mark.parametrize("mode,code,says", [(0o644, errno.EACCES, "chmod +x"), (0o777, errno.EPERM, "chmod go-w")])

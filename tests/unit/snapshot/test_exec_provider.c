@@ -192,21 +192,21 @@ static void poll_follows_what_cannot_be_known_now_and_fails_only_for_certain(voi
 
 	assert_int_equal(preflight(), 0);
 	script("echo '{\"complete\":false,\"percent\":30,\"size\":4096,\"volumes\":2,\"detail\":\"a\\nb\"}'");
-	assert_int_equal(prov_exec.poll(at.p, &at.run, 1000, &p, &at.err), 0);
+	assert_int_equal(prov_exec.poll(at.p, &at.run, 20000, &p, &at.err), 0);
 	assert_true(!p.complete && p.percent == 30 && p.size_b == 4096 && p.volumes == 2);
 	assert_string_equal(p.detail, "a b");
 	script("echo busy >&2; exit 75");
-	assert_int_equal(prov_exec.poll(at.p, &at.run, 1000, &p, &at.err), 0);
+	assert_int_equal(prov_exec.poll(at.p, &at.run, 20000, &p, &at.err), 0);
 	assert_says(p.detail, "progress unknown: ");
 	assert_true(!p.complete && p.percent == 30);
 	script("echo '{\"complete\":1}'");
-	assert_int_equal(prov_exec.poll(at.p, &at.run, 1000, &p, &at.err), -EPROTO);
+	assert_int_equal(prov_exec.poll(at.p, &at.run, 20000, &p, &at.err), -EPROTO);
 	snap_error_clear(&at.err);
 	script("echo gone >&2; exit 66");
-	assert_int_equal(prov_exec.poll(at.p, &at.run, 1000, &p, &at.err), -ENODATA);
+	assert_int_equal(prov_exec.poll(at.p, &at.run, 20000, &p, &at.err), -ENODATA);
 	snap_error_clear(&at.err);
 	script("echo '{\"complete\":true}'");
-	assert_int_equal(prov_exec.poll(at.p, &at.run, 2000, &p, &at.err), 0);
+	assert_int_equal(prov_exec.poll(at.p, &at.run, 20000, &p, &at.err), 0);
 	assert_true(p.complete && p.percent == 100);
 }
 
