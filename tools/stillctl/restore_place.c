@@ -241,13 +241,16 @@ static int not_kept(const char *name)
 /* The state as it is, pinned, before anything changes; its root's owner and mode are those from before the closing. */
 static int keep_state(const struct restore *r, const struct stat *was, unsigned n)
 {
-	char name[64], text[320], path[PATH_MAX], rel[128];
+	char name[64], when[32], text[320], path[PATH_MAX], rel[128];
 	cleanup_free char *waited = NULL;
-	time_t now = time(NULL);
+	struct timespec now;
 	struct tm tm;
 
-	(void)gmtime_r(&now, &tm);
-	(void)strftime(name, sizeof(name), "before-restore-%Y%m%dT%H%M%SZ", &tm);
+	/* to the millisecond: one that failed a moment ago may still be on its way out */
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	(void)gmtime_r(&now.tv_sec, &tm);
+	(void)strftime(when, sizeof(when), "%Y%m%dT%H%M%S", &tm);
+	(void)snprintf(name, sizeof(name), "before-restore-%s.%03ldZ", when, now.tv_nsec / 1000000);
 	(void)snprintf(text, sizeof(text), "%s description=\"before the restore of %.100s\" pin\n", name, r->name);
 	if (ctl_write("snapshot", text) != 0)
 		return not_kept(name);
