@@ -55,7 +55,7 @@ def test_the_lock_does_not_last_as_long_as_the_provider(tmp):
     for t in null:
         assert t["hold_ms"] >= 1000
         assert t["lock_ms"] < t["hold_ms"] / 4
-        assert 1000 <= t["stall_ms"] < 2 * t["hold_ms"]  # writers did wait
+        assert t["hold_ms"] / 2 < t["stall_ms"] < 2 * t["hold_ms"]  # writers did wait, from when they came
         assert len(t["reads_held_ms"]) > 10  # and reads went on
         assert max(t["reads_held_ms"]) < t["hold_ms"] / 2
 
