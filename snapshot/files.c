@@ -74,11 +74,21 @@ ATTR(progress, {
 		vbuf_printf(out, "%s\n", s->detail);
 })
 
+/* Say what somebody has changed in a set. No lock held. */
+static void changed(struct engine *e, const char *name, const char *step)
+{
+	char text[DOOR_NAME_MAX + 64];
+
+	(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"%s\"", name, step);
+	e->door.ops->event(e->door.fs, "snapshot", text);
+}
+
 /* Change a set under the lock, then save it; put it back if it could not be saved. */
 static int change_text(struct engine *e, const char *name, bool tags, const char *text, struct snap_error *err)
 {
 	struct set *s = get(e, name);
 	char **field, *old, *fresh;
+	bool same;
 	int r;
 
 	if (!s)
@@ -86,6 +96,7 @@ static int change_text(struct engine *e, const char *name, bool tags, const char
 	field = tags ? &s->tags : &s->description;
 	fresh = strdup(text);
 	old = *field;
+	same = strcmp(old, text) == 0;
 	if (fresh)
 		*field = fresh;
 	(void)pthread_mutex_unlock(&e->lock);
@@ -99,6 +110,8 @@ static int change_text(struct engine *e, const char *name, bool tags, const char
 		fresh = old;
 	(void)pthread_mutex_unlock(&e->lock);
 	free(fresh);
+	if (r == 0 && !same)
+		changed(e, name, tags ? "tags" : "description");
 	return r;
 }
 
@@ -129,6 +142,8 @@ static int write_pin(struct engine *e, const char *name, const char *text, size_
 		(void)pthread_cond_signal(&e->work);
 		(void)pthread_mutex_unlock(&e->lock);
 	}
+	if (r == 0 && old != pin)
+		changed(e, name, pin ? "pin" : "unpin");
 	return r;
 }
 

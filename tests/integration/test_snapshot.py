@@ -284,6 +284,20 @@ def test_events_tell_each_step_and_tail_follows(mount):
     assert {"drained", "unlock_sent", "fixed"} <= {e.get("step") for e in events}
 
 
+def test_what_somebody_changes_in_a_set_is_an_event(mount):
+    assert mount.write("snapshot", "one description=old\n") == 0
+    mount.wait_state("one", "complete")
+    fd = os.open(mount.control / "events", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(fd, 0, os.SEEK_END)
+    for name, text, result in (("pin", "yes\n", 0), ("pin", "yes\n", 0), ("pin", "maybe\n", errno.EINVAL), ("pin", "no\n", 0),
+                               ("description", "old\n", 0), ("description", "new\n", 0), ("tags", "a:1\n", 0), ("tags", "a:1\n", 0)):
+        assert mount.write(f"snapshots/one/{name}", text) == result
+    said = [json.loads(line) for line in os.read(fd, 65536).decode().splitlines()]
+    os.close(fd)
+    assert [(e["set"], e["step"]) for e in said if e["type"] == "snapshot"] == \
+        [("one", "pin"), ("one", "unpin"), ("one", "description"), ("one", "tags")]
+
+
 def test_poll_waits_for_an_event(mount):
     import select
     fd = os.open(mount.control / "events", os.O_RDONLY | os.O_NONBLOCK)
