@@ -3,7 +3,9 @@
 import json
 import os
 import pathlib
+import pty
 import re
+import signal
 import subprocess
 
 import pytest
@@ -108,6 +110,56 @@ def test_completion_in_bash_offers_sets_rules_and_the_plan(make_mount):
     assert complete(m, "stillctl", "-n", m.name, "retention", "keep_w") == ["keep_weekly=", "keep_within="]
     assert complete(m, "stillctl", "-n", m.name, "prune", "''") == ["apply", "adopt", "log", plan(m)[0]["plan"]]
     assert "retention" in complete(m, "stillctl", "re")
+
+
+def zsh_line(m, typed):
+    """What an interactive zsh has in its line after `typed`, in which a tab completes; a widget of its own writes it down."""
+    d = m.dir / "zsh"
+    (d / "functions").mkdir(parents=True, exist_ok=True)
+    (d / "functions" / "_stillctl").write_text((TOP / "tools" / "stillctl.zsh-completion").read_text())
+    (d / "line").unlink(missing_ok=True)
+    (d / ".zshrc").write_text(f"""fpath=({d}/functions $fpath)
+autoload -Uz compinit && compinit -u -D
+tell() {{ print -r -- $BUFFER > {d}/part && mv {d}/part {d}/line }}
+zle -N tell
+bindkey '^X' tell
+print > {d}/ready
+""")
+    (d / "ready").unlink(missing_ok=True)
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve("/usr/bin/zsh", ["zsh", "-d", "-i"], {"ZDOTDIR": str(d), "TERM": "dumb", "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"})
+    try:
+        os.set_blocking(fd, False)
+        sent = False
+
+        def told():
+            nonlocal sent
+            try:
+                os.read(fd, 65536)  # what it shows: not looked at, but it must not block
+            except BlockingIOError:
+                pass
+            if not sent and (d / "ready").exists():
+                os.write(fd, typed.encode() + b"\x18")
+                sent = True
+            return (d / "line").exists()
+        wait_for("zsh's line", told)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(fd)
+    return (d / "line").read_text().rstrip("\n")
+
+
+def test_completion_in_zsh_offers_commands_sets_rules_and_the_plan(make_mount):
+    m = make_mount()
+    take(m, "alpha", "beta")
+    assert zsh_line(m, "stillctl upg\t") == "stillctl upgrade "
+    assert zsh_line(m, f"stillctl -n {m.name} pin a\t") == f"stillctl -n {m.name} pin alpha "
+    assert zsh_line(m, f"stillctl -n {m.name} retention keep_we\t") == f"stillctl -n {m.name} retention keep_weekly="
+    number = plan(m)[0]["plan"]
+    assert zsh_line(m, f"stillctl -n {m.name} prune {number[:4]}\t") == f"stillctl -n {m.name} prune {number} "
+    assert zsh_line(m, f"stillctl -n {m.name} pin nobody\t") == f"stillctl -n {m.name} pin nobody"
 
 
 @pytest.mark.parametrize("unit", ["stillfs-snapshot@.service", "stillfs-snapshot@.timer"])
