@@ -160,7 +160,7 @@ class Mongod:
 
     def start(self):
         self.process = subprocess.Popen([sys.executable, __file__, str(self.port), str(self.dbpath), self.role])
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while True:
             try:
                 self.command({"ping": 1})

@@ -69,7 +69,7 @@ class Scratch:
 
     def close(self):
         for path in (self.fs,):
-            end = time.monotonic() + 10
+            end = time.monotonic() + 30
             while os.path.ismount(path):
                 if subprocess.run(["umount", str(path)], capture_output=True).returncode == 0:
                     break
