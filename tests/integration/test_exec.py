@@ -44,6 +44,14 @@ def sets(scratch):
     return sorted(p.name for p in where.iterdir()) if where.exists() else []
 
 
+@pytest.mark.parametrize("args,words", [(("relative", "/b"), "not an absolute path of an executable: relative"),
+                                        (("/bin/sh", "b"), "BACKING is not an absolute path: b"),
+                                        (("/bin/sh", "/b", "novalue"), "an option is KEY=VALUE: novalue")])
+def test_provider_test_called_wrongly_is_a_usage_error(args, words):
+    r = subprocess.run([STILLCTL, "provider-test", *args], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 2 and words in r.stderr, r
+
+
 def test_a_set_is_a_subvolume_of_its_point_and_goes_with_rmdir(btrfs, scratch):
     m = btrfs()
     (m.mnt / "before").write_text("1")

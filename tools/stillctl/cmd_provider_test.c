@@ -247,9 +247,9 @@ int cmd_provider_test(int argc, char **argv)
 	options = argv + 2;
 	n_options = argc - 2;
 	if (script[0] != '/' || access(script, X_OK) < 0)
-		return ctl_fail("provider-test: not an absolute path of an executable: ", script);
+		return ctl_fail("provider-test: not an absolute path of an executable: ", script), 2;
 	if (backing[0] != '/')
-		return ctl_fail("provider-test: BACKING is not an absolute path: ", backing);
+		return ctl_fail("provider-test: BACKING is not an absolute path: ", backing), 2;
 	for (int i = 0; i < n_options; i++)
 		if (!strchr(options[i], '=') || options[i][0] == '=') {
 			(void)ctl_fail("provider-test: an option is KEY=VALUE: ", options[i]);
