@@ -258,7 +258,7 @@ static int group_examine(void *self, uint32_t max_ms, struct vbuf *out, struct s
 		if (one < 0)
 			vbuf_printf(out, "bad %s: %s\n", g->m[i].ops->name, why.code ? why.msg : strerror(-one));
 		else if (!g->m[i].ops->examine)
-			vbuf_printf(out, "ok %s\n", g->m[i].ops->name);
+			vbuf_printf(out, "ok db=%s\n", g->m[i].ops->name);
 		bad += one < 0 ? 1 : one;
 	}
 	return bad;

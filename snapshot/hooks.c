@@ -211,6 +211,25 @@ static int hook_preflight(void *self, uint32_t max_ms, struct snap_error *err)
 	return r;
 }
 
+static int hook_examine(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
+{
+	static const char *const keys[] = { "hook.pre", "hook.locked", "hook.post" };
+	struct hooks *h = self;
+	struct snap_error why;
+	int bad = 0;
+
+	for (int i = 0; i < 3; i++) {
+		why = (struct snap_error){ 0 };
+		if (check(h, keys[i], &why) < 0) {
+			vbuf_printf(out, "bad %s\n", why.msg);
+			bad++;
+		} else if (*conf_str(h->d->conf, keys[i])) {
+			vbuf_printf(out, "ok %s: %s\n", keys[i], conf_str(h->d->conf, keys[i]));
+		}
+	}
+	return bad;
+}
+
 static uint32_t limit(const struct hooks *h, uint32_t max_ms)
 {
 	uint64_t own = conf_num(h->d->conf, "hook.timeout");
@@ -327,4 +346,5 @@ const struct coord_ops coord_hook = {
 	.prepare = hook_prepare,
 	.finish = hook_finish,
 	.recover = hook_recover,
+	.examine = hook_examine,
 };

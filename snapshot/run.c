@@ -57,16 +57,14 @@ static void do_prov_warm(struct job *j)
 /* ---- steps ---- */
 
 /* A mount that was taken away by hand: what was to go through it passes by the gate now. */
-static int check_mounted(struct run *r)
+int run_check_mounted(const struct door *d, unsigned i, struct snap_error *err)
 {
-	const struct door *d = &r->e->door;
 	struct stat st;
 
-	for (unsigned i = 0; i < d->n_pairs; i++)
-		if (stat(d->pairs[i].mountpoint, &st) < 0 || st.st_dev != d->pairs[i].mount_dev)
-			return snap_error_set(r->err, -ENODEV, "%s is not mounted any more, so writes to it pass by the gate: stop "
-							       "the database, unmount the others, mount all again",
-					      d->pairs[i].mountpoint);
+	if (stat(d->pairs[i].mountpoint, &st) < 0 || st.st_dev != d->pairs[i].mount_dev)
+		return snap_error_set(err, -ENODEV, "%s is not mounted any more, so writes to it pass by the gate: stop "
+						    "the database, unmount the others, mount all again",
+				      d->pairs[i].mountpoint);
 	return 0;
 }
 
@@ -96,10 +94,11 @@ static int step_preflight(struct run *r)
 	uint32_t hold = (uint32_t)conf_num(e->door.conf, "gate_timeout");
 	uint64_t t = clock_boot_ns();
 	struct job *j;
-	int ret;
+	int ret = 0;
 
 	engine_step(e, "preflight");
-	ret = check_mounted(r);
+	for (unsigned i = 0; ret == 0 && i < e->door.n_pairs; i++)
+		ret = run_check_mounted(&e->door, i, r->err);
 	if (ret == 0)
 		ret = catalog_probe(e->cat, r->err);
 	if (ret < 0)

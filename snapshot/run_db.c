@@ -1,4 +1,4 @@
-/* snapshot/run_db.c - what the coordinator does around the hold: prepare, finish, recovery, and the doctor's look.
+/* snapshot/run_db.c - what the coordinator does around the hold: prepare, finish, recovery.
  * Owns:      nothing; a change that prepare made is the coordinator's, and in its journal.
  * Called by: run.c around run_hold, engine.c between runs; on the engine's thread.
  * Blocks:    up to the limits below; prepare as long as the configuration lets it wait for blockers.
@@ -15,7 +15,6 @@
 #define FINISH_MS 30000u
 #define RECOVER_MS 5000u
 #define RECOVER_PAUSE_MS 50000u /* the engine comes by every minute */
-#define EXAMINE_MS 30000u
 
 static void do_prepare(struct job *j)
 {
@@ -36,13 +35,6 @@ static void do_recover(struct job *j)
 	struct engine *e = j->self;
 
 	j->result = e->coord->recover(e->coord_self, j->max_ms, &j->err);
-}
-
-static void do_examine(struct job *j)
-{
-	struct engine *e = j->self;
-
-	j->result = e->coord->examine(e->coord_self, j->max_ms, &j->text, &j->err);
 }
 
 int run_db_prepare(struct run *r)
@@ -124,30 +116,6 @@ static void recover_one(struct engine *e)
 	job_drop(e->db_exec, j);
 }
 
-static void doctor(struct engine *e)
-{
-	struct vbuf text = VBUF_INIT;
-	struct job *j = job_new(do_examine, e, EXAMINE_MS);
-	bool done = false;
-
-	if (j && !e->coord->examine)
-		vbuf_puts(&text, "ok no database is configured\n");
-	else if (j && exec_post(e->db_exec, j) == 0)
-		done = exec_wait(e->db_exec, j, clock_boot_ns() + EXAMINE_MS * NS_PER_MS, &e->abort_completing) == 0;
-	if (done)
-		vbuf_puts(&text, vbuf_text(&j->text));
-	else if (!text.len)
-		vbuf_puts(&text, "bad database: no answer in time\n");
-	if (done && j->result < 0)
-		vbuf_printf(&text, "bad database: %s\n", j->err.msg);
-	job_drop(e->db_exec, j);
-	(void)pthread_mutex_lock(&e->lock);
-	vbuf_free(&e->doctor);
-	e->doctor = text;
-	e->doctor_running = false;
-	(void)pthread_mutex_unlock(&e->lock);
-}
-
 bool run_db_chores(struct engine *e)
 {
 	bool look;
@@ -157,6 +125,6 @@ bool run_db_chores(struct engine *e)
 	look = e->doctor_running && !e->queued;
 	(void)pthread_mutex_unlock(&e->lock);
 	if (look)
-		doctor(e);
+		doctor_look(e);
 	return !e->db_recover_due;
 }

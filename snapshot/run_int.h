@@ -74,6 +74,8 @@ int run_db_prepare(struct run *r);
 void run_db_finish(struct run *r, int result); /* harmless when prepare was not called */
 
 /* run.c */
+/* Is pair i mounted still, by us? 0, -ENODEV with the sentence. */
+int run_check_mounted(const struct door *d, unsigned i, struct snap_error *err);
 struct run *run_new(struct engine *e, struct set *s); /* NULL: out of memory */
 void run_free(struct run *r);
 
@@ -83,5 +85,8 @@ void run_finish(struct run *r, int ret);
 /* run_hold.c: lock, position, hold, trigger, and everything released again; once more when only the drain failed.
  * 0: the point is fixed. */
 int run_hold(struct run *r);
+
+/* doctor.c: everything that preflight looks at, as findings in e->doctor; ends doctor_running. */
+void doctor_look(struct engine *e);
 
 #endif

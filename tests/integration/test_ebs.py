@@ -113,6 +113,10 @@ def test_wrong_keys_are_refused_before_anything_is_held_and_shown_nowhere(cloud,
     m = make_mount(env={**cloud.env, "AWS_SECRET_ACCESS_KEY": "wrong-and-secret"}, **cloud.options)
     assert m.write("snapshot", "one\n") == errno.EACCES
     assert "AuthFailure" in m.read("snapshots/one/last_error") and "drained" not in m.read("snapshots/one/log")
-    shown = m.log() + "".join(m.read(f) for f in ("config", "status", "last_error", "list.json"))
+    assert m.write("doctor", "run\n") == 0
+    found = wait_for("the doctor", lambda: [t for t in [m.read("doctor")] if t != "running\n"])[0].splitlines()
+    assert [line for line in found if line.startswith("bad ")] == found[-1:]
+    assert found[-1].startswith("bad provider ebs: ") and "AuthFailure" in found[-1]
+    shown = m.log() + "".join(m.read(f) for f in ("config", "status", "last_error", "list.json", "doctor"))
     assert "wrong-and-secret" not in shown and cloud.env["AWS_ACCESS_KEY_ID"] not in m.read("config")
     assert subprocess.run(["pgrep", "-f", "wrong-and-secret"], capture_output=True).stdout == b""

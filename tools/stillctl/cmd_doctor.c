@@ -1,4 +1,4 @@
-/* tools/stillctl/cmd_doctor.c - have the daemon look at its database, and show every finding. See ctl.h.
+/* tools/stillctl/cmd_doctor.c - have the daemon look at all that a snapshot needs, and show every finding. See ctl.h.
  * The daemon looks between two snapshots, so this waits for a running one. Exit code 1 when something is bad. */
 #include <stdio.h>
 #include <stdlib.h>
