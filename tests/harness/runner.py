@@ -29,9 +29,10 @@ UNIT_LIMIT_S = 120
 CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/conformance/fs/test_cases.py"]
 AT_ONCE = 3
 # One after the other at the end: they empty the machine's caches, measure ratios or look for what others leave.
-ALONE = ["tests/integration/test_bench.py", "tests/integration/test_files.py", "tests/integration/test_takeover.py",
-         "tests/integration/test_snapshot.py", "tests/integration/test_coordinators.py", "tests/integration/test_transport.py",
-         "tests/integration/test_verify.py"]
+ALONE = [f"tests/{f}.py" for f in (
+    "conformance/fs/test_tools", "integration/test_bench", "integration/test_files", "integration/test_takeover",
+    "integration/test_takeover_load", "integration/test_snapshot", "integration/test_coordinators", "integration/test_transport",
+    "integration/test_verify")]
 # First, as the last ones to end are waited for.
 LONG = [f"tests/{f}.py" for f in (
     "integration/test_takeover_faults", "integration/test_pending", "integration/test_coord_sql", "integration/test_gate",
