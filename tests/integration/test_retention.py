@@ -310,6 +310,30 @@ def test_what_cannot_be_removed_now_is_a_set_again_and_skipped_with_the_reason(m
     assert not (m.dir / "state" / "prune.journal").exists()
 
 
+@pytest.mark.parametrize("provider", ["null", "local"])
+def test_the_newest_verified_set_goes_by_force_only(make_mount, provider):
+    m = make_mount(provider=provider, retention="keep_last 1")
+    take(m, "older", "proof", "b", "c")
+    m.stop()
+    change_records(m, lambda r: r.update(verified="yes" if r["name"] in ("older", "proof") else "no"))
+    m.start()
+    assert {n: why for n, (action, why) in plan(m)[1].items() if action == "keep"} == \
+        {"proof": "newest verified", "c": "keep_last 1, newest complete"}
+    assert m.write("prune", "apply\n") == 0, m.last_error()
+    settled(m)
+    assert sets(m) == ["proof", "c"]
+    with pytest.raises(OSError) as e:
+        os.rmdir(m.control / "snapshots" / "proof")
+    message = "it is the newest verified set, which is always kept; verify a newer one first"
+    assert e.value.errno == errno.EBUSY and m.last_error()["message"] == f"rmdir snapshots/proof: {message}"
+    r = subprocess.run([STILLCTL, "--dir", m.control, "delete", "proof"], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 1 and message in r.stderr
+    assert sets(m) == ["proof", "c"]
+    run(STILLCTL, "--dir", m.control, "delete", "--force", "proof")
+    settled(m)
+    assert sets(m) == ["c"]
+
+
 # ---- whose sets ----
 
 def test_a_cloned_host_prunes_nothing_until_it_adopts(make_mount):
