@@ -1,6 +1,7 @@
 /* snapshot/catalog.c - see catalog.h. */
 #include "snapshot/catalog.h"
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <dirent.h>
@@ -57,8 +58,10 @@ int catalog_put_file(int dir, const char *name, const char *text)
 		r = -errno;
 	if (close(fd) < 0 && r == 0)
 		r = -errno;
+	FAULT("catalog.written");
 	if (r == 0 && renameat(dir, tmp, dir, name) < 0)
 		r = -errno;
+	FAULT("catalog.renamed");
 	if (r < 0)
 		(void)unlinkat(dir, tmp, 0);
 	else if (fsync(dir) < 0)
@@ -365,6 +368,7 @@ int catalog_unlink(const struct catalog *c, const char *id, struct snap_error *e
 	(void)snprintf(name, sizeof(name), "%s.json", id);
 	if (unlinkat(c->dirfd, name, 0) < 0 && errno != ENOENT)
 		return snap_error_set(err, -errno, "remove %s/%s: %s", c->dir, name, strerror(errno));
+	FAULT("catalog.unlinked");
 	return fsync(c->dirfd) < 0 ? snap_error_set(err, -errno, "sync %s: %s", c->dir, strerror(errno)) : 0;
 }
 

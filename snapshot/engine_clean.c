@@ -7,6 +7,7 @@
  * time later. So what a failed set left is looked for once more, UNSURE_S after the first time. */
 #include "snapshot/engine_int.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "snapshot/prune.h"
 
@@ -93,14 +94,18 @@ static int forget(struct engine *e, struct set *s, struct snap_error *err)
 	memcpy(name, s->name, sizeof(name));
 	memcpy(id, s->id, sizeof(id));
 	prune_removed(e, s);
+	FAULT("clean.logged");
 	if (catalog_unlink(e->cat, id, err) < 0)
 		return err->code;
+	FAULT("clean.unlinked");
 	(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"removed\"", name);
 	(void)pthread_mutex_lock(&e->lock);
 	catalog_drop(e->cat, s);
 	(void)pthread_mutex_unlock(&e->lock);
+	FAULT("clean.dropped");
 	e->door.ops->event(e->door.fs, "snapshot", text);
 	prune_dropped(e, id, name);
+	FAULT("clean.told");
 	return 0;
 }
 
@@ -131,7 +136,9 @@ static void clean_one(struct engine *e, struct set *s)
 
 	memcpy(name, s->name, sizeof(name));
 	memcpy(id, s->id, sizeof(id));
+	FAULT("clean.asking");
 	r = run_remove(e, name, id, &err);
+	FAULT("clean.removed");
 	if (r == -ECANCELED && atomic_load(&e->abort_completing)) { /* somebody's abort, or the end */
 		(void)pthread_mutex_lock(&e->lock);
 		later(s, 1);

@@ -5,6 +5,7 @@
 #include "snapshot/prune.h"
 #include "snapshot/prune_int.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -227,6 +228,7 @@ static int resume(struct engine *e, struct snap_error *err)
 	log_info("prune: %zu sets of an interrupted run are still to be removed", n);
 	at = p->n_journal;
 	p->n_journal = n;
+	FAULT("prune.resumed");
 	return n < at ? store_journal(p, p->journal, n, err) : 0;
 }
 

@@ -9,6 +9,7 @@
 #include "snapshot/prune.h"
 #include "snapshot/prune_int.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -142,8 +143,10 @@ static int apply(struct engine *e, const char *id, const char *by, struct snap_e
 	}
 	plan_free(&pl);
 	(void)pthread_mutex_unlock(&e->lock);
+	FAULT("prune.planned");
 	if (r == 0 && n_delete)
 		r = store_journal(p, ids, n, err);
+	FAULT("prune.counts");
 	if (r < 0) {
 		free(ids);
 		return r;
@@ -158,12 +161,14 @@ static int apply(struct engine *e, const char *id, const char *by, struct snap_e
 		p->journal = ids;
 		p->n_journal = n;
 		stale = mark(e, by);
+		FAULT("prune.marked");
 		engine_wake_removals(e);
 	}
 	(void)pthread_mutex_unlock(&e->lock);
 	if (stale && store_journal(p, p->journal, p->n_journal, err) < 0)
 		return err->code;
 	log_run(e, plan_id, by, n_delete, n_keep);
+	FAULT("prune.begun");
 	event(e, "apply", NULL, NULL);
 	return 0;
 }
@@ -239,10 +244,13 @@ static void settle(struct engine *e, const char *id, bool gone, bool rewrite)
 	p->removed += gone;
 	p->run_removed += gone && ours;
 	(void)pthread_mutex_unlock(&e->lock);
+	FAULT("prune.struck");
 	if ((last || (ours && rewrite)) && store_journal(p, p->journal, p->n_journal, &err) < 0)
 		log_error("%s", err.msg); /* what is in it and has no record is passed over at the start */
+	FAULT("prune.settled");
 	if (last)
-		store_log(p, "end %s: removed %u, failed %u", p->run_id, p->run_removed, p->run_failed);
+		store_log(p, "end %s: removed %u, failed %u", *p->run_id ? p->run_id : "of an interrupted run", p->run_removed,
+			  p->run_failed);
 	(void)pthread_mutex_unlock(&p->io);
 	if (last)
 		event(e, "end", NULL, NULL);

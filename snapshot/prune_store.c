@@ -6,6 +6,7 @@
 #include "snapshot/prune_int.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -163,6 +164,7 @@ int store_journal(struct prune *p, char (*ids)[33], size_t n, struct snap_error 
 
 	if (!n) {
 		r = unlinkat(p->dirfd, "prune.journal", 0) < 0 && errno != ENOENT ? -errno : 0;
+		FAULT("prune.emptied");
 		if (r == 0 && fsync(p->dirfd) < 0)
 			r = -errno;
 	} else {
@@ -233,6 +235,7 @@ void store_log(struct prune *p, const char *fmt, ...)
 	line[n++] = '\n';
 	if (fd < 0 || write(fd, line, n) != (ssize_t)n || fsync(fd) < 0)
 		log_error("write state_dir/prune.log: %s; it would have said: %.900s", strerror(errno), line);
+	FAULT("prune.log");
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size > (off_t)LOG_MAX)
 		(void)renameat(p->dirfd, "prune.log", p->dirfd, "prune.log.1");
 }

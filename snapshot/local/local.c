@@ -6,6 +6,7 @@
 #include "snapshot/local/local_int.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -471,7 +472,9 @@ static int remove_in(struct local *l, unsigned i, const char *name, const char *
 		else if (renameat(base, name, base, trash) < 0)
 			return snap_error_set(err, -errno, "rename %s/%s: %s", l->dir[i], name, strerror(errno));
 	}
+	FAULT("local.trashed");
 	r = tree_remove(base, trash, err);
+	FAULT("local.emptied");
 	if (r == 0)
 		r = tree_remove(base, part, err);
 	if (r == 0 && fsync(base) < 0)
