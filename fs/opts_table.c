@@ -64,6 +64,8 @@ const struct conf_key opts_table[] = {
 	  "client defaults file, groups [client] and [stillfs]; default: the client library's own" },
 	{ "db.socket", CONF_PATH, "", NULL, 0, 0, "PATH",
 	  "Unix socket of the server; default: from the defaults file" },
+	{ "db.tls", CONF_STRING, "auto", "auto|required|verify", 0, 0, "auto|required|verify",
+	  "TLS to MariaDB and MySQL: as the client library does, required, or with the server's certificate verified" },
 	{ "db.lock", CONF_STRING, "auto", "auto|ftwrl|backup|none", 0, 0, "METHOD",
 	  "how to lock: auto chooses by server; none records no position" },
 	{ "db.lock_timeout", CONF_MS, "2", NULL, 100, 30000, "SECONDS",

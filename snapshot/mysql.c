@@ -152,6 +152,7 @@ static int do_connect(struct my *m, struct snap_error *err)
 	unsigned connect_s = 5, io_s = IO_S + seconds_up(conf_num(m->d->conf, "db.lock_timeout"));
 	struct ucred peer = { 0 };
 	socklen_t len = sizeof(peer);
+	int r;
 
 	if (*file && access(file, R_OK) < 0)
 		return snap_error_set(err, -errno, "db.defaults_file %s: %s", file, strerror(errno));
@@ -164,9 +165,14 @@ static int do_connect(struct my *m, struct snap_error *err)
 	if (*file)
 		(void)mysql_options(m->c, MYSQL_READ_DEFAULT_FILE, file);
 	(void)mysql_options(m->c, MYSQL_READ_DEFAULT_GROUP, "stillfs");
-	if (!mysql_real_connect(m->c, NULL, NULL, NULL, NULL, 0, *socket_path ? socket_path : NULL, 0)) {
-		int r = my_fail(m, "connect to the database", err);
-
+	my_tls_ask(m);
+	if (mysql_real_connect(m->c, NULL, NULL, NULL, NULL, 0, *socket_path ? socket_path : NULL, 0)) {
+		r = my_tls_check(m, err);
+	} else {
+		r = my_tls_failed(m, err);
+		r = r < 0 ? r : my_fail(m, "connect to the database", err);
+	}
+	if (r < 0) {
 		my_disconnect(m);
 		return r;
 	}

@@ -1,6 +1,6 @@
 /* snapshot/mysql_int.h - shared by the files of the MySQL coordinator: mysql.c (connection, preflight),
  * mysql_lock.c, mysql_pos.c (position), mysql_block.c (what would block the lock), mysql_replica.c (what is
- * changed around the hold), mysql_check.c (privileges and paths). Private to them; database thread only. */
+ * changed around the hold), mysql_check.c (privileges and paths), mysql_tls.c. Private to them; database thread only. */
 #ifndef STILLFS_SNAPSHOT_MYSQL_INT_H
 #define STILLFS_SNAPSHOT_MYSQL_INT_H
 
@@ -75,6 +75,11 @@ int my_check_role(struct my *m, struct snap_error *err); /* group replication, G
 int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err);
 int my_finish(void *self, int result, uint32_t max_ms, struct snap_error *err);
 int my_recover(void *self, uint32_t max_ms, struct snap_error *err);
+
+/* ---- mysql_tls.c: db.tls ---- */
+void my_tls_ask(struct my *m); /* before the connect */
+int my_tls_check(struct my *m, struct snap_error *err); /* after it: -EKEYREJECTED: asked for, and the session is plain */
+int my_tls_failed(struct my *m, struct snap_error *err); /* after one that failed: -EKEYREJECTED, 0: TLS is not why */
 
 /* ---- mysql_check.c ---- */
 int my_check_grants(struct my *m, struct snap_error *err);

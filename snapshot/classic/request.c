@@ -22,6 +22,7 @@ static const struct conf_key db_keys[] = {
 	{ "gate_timeout", CONF_MS, "10", NULL, 1, 3600000, "", "" }, /* how long things may be frozen */
 	{ "db.defaults_file", CONF_PATH, "", NULL, 0, 0, "", "" },
 	{ "db.socket", CONF_PATH, "", NULL, 0, 0, "", "" },
+	{ "db.tls", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock_timeout", CONF_MS, "500ms", NULL, 1, 3600000, "", "" },
 	{ "db.blockers", CONF_STRING, "wait:30", NULL, 0, 0, "", "" },

@@ -18,6 +18,7 @@ static const struct conf_key table[] = {
 	{ "gate_timeout", CONF_MS, "10", NULL, 100, 50000, "", "" },
 	{ "db.defaults_file", CONF_PATH, "", NULL, 0, 0, "", "" },
 	{ "db.socket", CONF_PATH, "", NULL, 0, 0, "", "" },
+	{ "db.tls", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock_timeout", CONF_MS, "2", NULL, 100, 30000, "", "" },
 	{ "db.blockers", CONF_STRING, "wait:30", NULL, 0, 0, "", "" },

@@ -107,9 +107,10 @@ class SQL:
         self.state.mkdir()
         self.mysql = server is MySQL
 
-    def drive(self, **options):
-        return Drive(self.argv, state_dir=self.state, db__socket=self.db.socket,
-                     **{"mount_dev": os.stat(self.data).st_dev, "db__blocker_age": 1, "db__blockers": "refuse", **options})
+    def drive(self, argv=None, **options):
+        return Drive(argv or self.argv, state_dir=self.state, **{
+            "db__socket": self.db.socket, "mount_dev": os.stat(self.data).st_dev, "db__blocker_age": 1,
+            "db__blockers": "refuse", **options})
 
     def held(self):
         """Can nobody commit, or is DDL kept out?"""
