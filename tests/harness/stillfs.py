@@ -37,6 +37,13 @@ def wait_for(what, condition, within_s=10.0):
         time.sleep(0.01)
 
 
+def stop_process(pid):
+    """SIGSTOP, and until each of its threads has stopped: on a busy machine that takes a while."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    wait_for("its threads to stop", lambda: all(t.read_text().rsplit(")", 1)[1].split()[0] in "Tt" for t in tasks.glob("*/stat")))
+
+
 def process_state(pid):
     """One letter of /proc/PID/stat, "" when gone."""
     try:

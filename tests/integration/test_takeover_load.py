@@ -12,7 +12,7 @@ import time
 import pytest
 
 from mariadb import MariaDB
-from stillfs import wait_for
+from stillfs import stop_process, wait_for
 from test_takeover import DEATHS, LONG, deaths
 
 
@@ -69,7 +69,7 @@ def test_a_daemon_that_was_stopped_is_replaced_once_it_dies(mount):
         with open(mount.mnt / "f", "wb", buffering=0) as f:
             for i in range(50):
                 done.append(f.write(b"x" * 16384))
-    os.kill(mount.daemon, signal.SIGSTOP)
+    stop_process(mount.daemon)
     t = threading.Thread(target=write)
     t.start()
     t.join(1.0)  # three missed heartbeats are 300 ms
@@ -78,7 +78,7 @@ def test_a_daemon_that_was_stopped_is_replaced_once_it_dies(mount):
     t.join(20)
     assert done == [16384] * 50
     assert mount.status()["restarts"] == "0"
-    os.kill(mount.daemon, signal.SIGSTOP)
+    stop_process(mount.daemon)
     done.clear()
     t = threading.Thread(target=write)
     t.start()
