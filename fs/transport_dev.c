@@ -516,6 +516,9 @@ static void *lane_run(void *arg)
 	(void)snprintf(name, sizeof(name), "lane-%u", l->idx);
 	(void)pthread_setname_np(pthread_self(), name);
 	l->ring_error = ring_open(l);
+	/* a child that syncs (base/, hooks) would keep the ring, and what it holds, beyond our death by its mapping */
+	if (l->ring_error == 0)
+		l->ring_error = io_uring_ring_dontfork(&l->ring);
 	if (l->ring_error == 0 && l->core->shm->takeover == SHM_TAKEOVER_YES)
 		l->ring_error = ring_watch(l);
 	(void)sem_post(&l->ready);

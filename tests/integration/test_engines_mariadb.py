@@ -139,6 +139,9 @@ def test_page_compression_punches_holes_as_in_the_native_directory(site, server,
     db.start()
     assert db.query("SELECT COUNT(*), MIN(LENGTH(a)) FROM t.holes") == ((1500, 7000),)
     assert db.query("CHECK TABLE t.holes")[0][3] == "OK"
+    db.stop()  # recovery may have made all of them anew from the log, without reading one
+    db.start()
+    assert db.query("SELECT COUNT(*), MIN(LENGTH(a)) FROM t.holes") == ((1500, 7000),)
     assert db.query("SHOW GLOBAL STATUS LIKE 'Innodb_num_pages_page_decompressed'")[0][1] != "0"
 
 

@@ -2,6 +2,7 @@
 left behind. Deaths come by SIGKILL at random moments and, in builds with fault points, between any two stores of
 the shared tables."""
 
+import contextlib
 import errno
 import mmap
 import os
@@ -18,7 +19,7 @@ import time
 import pytest
 
 from mariadb import MariaDB
-from stillfs import STILLFS, is_gone, run, wait_for
+from stillfs import STILLFS, Mount, Scratch, is_gone, process_state, run, wait_for
 
 LONG = bool(os.environ.get("STILLFS_ALL"))
 SANITIZED = any(name in STILLFS.read_bytes() for name in (b"libasan", b"libtsan"))
@@ -558,3 +559,36 @@ def test_a_crash_leaves_its_place_in_the_log(mount):
     wait_for("the take-over", lambda: mount.status()["restarts"] == "1", 10)
     assert "signal 11" in mount.status()["last_death"]
     assert "the daemon crashes; backtrace" in mount.log()
+
+
+@pytest.mark.limit(180)
+def test_a_sync_that_hangs_with_the_dead_daemons_child_holds_nobody(scratch, monkeypatch):
+    """A child of the daemon sits in syncfs(2) of a device that does not answer, as a snapshot's presync does. It may not keep
+    the dead daemon's rings, for whose end the successor waits."""
+    with contextlib.ExitStack() as made:
+        outer = Scratch(kind="ext4", size_mb=400)
+        made.callback(outer.close)
+        monkeypatch.setenv("STILLFS_TEST_TMP", str(outer.fs))
+        inner = Scratch(size_mb=330)
+        made.callback(inner.close)
+        m = Mount(scratch, start=False, provider="null")
+        made.callback(m.close)
+        (inner.dir / "mnt").mkdir()
+        (inner.fs / "back").mkdir()
+        m.more_pairs = [(inner.fs / "back", inner.dir / "mnt")]
+        m.start()
+        (inner.dir / "mnt" / "dirty").write_bytes(os.urandom(1 << 20))
+        run("fsfreeze", "-f", outer.fs)
+        try:
+            assert m.write("snapshot", "one nowait\n") == 0
+            tasks = pathlib.Path(f"/proc/{m.daemon}/task")
+            wait_for("the sync", lambda: any(process_state(child) == "D" for t in tasks.glob("*/children")
+                                             for child in t.read_text().split()))
+            os.kill(m.daemon, signal.SIGKILL)
+            wait_for("the take-over", lambda: m.status()["restarts"] == "1")
+            m.daemon = int(m.status()["pid"])
+            (m.mnt / "f").write_text("goes on")
+            assert m.gate() == "open" and "did not end" not in m.log()
+        finally:
+            run("fsfreeze", "-u", outer.fs)
+        m.wait_state("one", "failed")
