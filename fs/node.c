@@ -46,14 +46,18 @@ static void give_fd_locked(struct nodes *t, uint32_t i, int fd)
 	t->node[i].fd = fd;
 }
 
-/* What an earlier daemon counted for itself is over. */
-void node_counts_of(const struct nodes *t, struct node *n)
+static void count_anew(const struct nodes *t, struct node *n)
 {
-	if (n->epoch == t->journal->epoch)
-		return;
 	n->pins = n->writers = 0;
 	n->unsettled = 0;
 	n->epoch = t->journal->epoch;
+}
+
+/* What an earlier daemon counted for itself is over. */
+void node_counts_of(const struct nodes *t, struct node *n)
+{
+	if (n->epoch != t->journal->epoch)
+		count_anew(t, n);
 }
 
 bool node_unsettled(struct nodes *t, const struct node *n)
@@ -67,11 +71,11 @@ static void rebuild(struct nodes *t)
 {
 	t->journal->epoch++;
 	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++) {
-		const struct node *n = &t->node[t->tab.fd_node[fd]];
+		uint32_t i = tables_holder(&t->tab, fd);
 
-		if (t->tab.fd_node[fd] < NODE_FIRST || !n->nlookup || n->fd != (int32_t)fd)
+		if (!i)
 			continue;
-		if (evictable(n))
+		if (evictable(&t->node[i]))
 			t->n_fds++;
 		else
 			t->kept++;
@@ -133,12 +137,9 @@ void nodes_free(struct nodes *t)
 {
 	if (!t)
 		return;
-	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++) {
-		const struct node *n = &t->node[t->tab.fd_node[fd]];
-
-		if (t->tab.fd_node[fd] >= NODE_FIRST && n->nlookup && n->fd == (int32_t)fd)
-			(void)close(n->fd);
-	}
+	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++)
+		if (tables_holder(&t->tab, fd))
+			(void)close((int)fd);
 	if (t->own)
 		tables_free_nodes(&t->tab);
 	if (t->f_next)
@@ -231,9 +232,7 @@ static void slot_fill_locked(struct nodes *t, uint32_t i, unsigned pair, int fd,
 	n->generation++; /* alone: one that dies here must not give an old one out again */
 	n->ino = st->st_ino;
 	n->dev = st->st_dev;
-	n->pins = n->writers = 0;
-	n->unsettled = 0;
-	n->epoch = t->journal->epoch;
+	count_anew(t, n);
 	n->writes = n->cached_at = 0;
 	n->cached_once = false;
 	n->type = st->st_mode & S_IFMT;
@@ -465,9 +464,9 @@ int node_evict(struct nodes *t)
 		uint32_t i;
 
 		t->hand = t->hand + 1 < t->journal->fd_used ? t->hand + 1 : 0;
-		i = t->tab.fd_node[t->hand];
+		i = tables_holder(&t->tab, t->hand);
 		n = &t->node[i];
-		if (!i || !n->nlookup || n->fd != (int32_t)t->hand || !evictable(n))
+		if (!i || !evictable(n))
 			continue;
 		node_counts_of(t, n);
 		if (n->pins)

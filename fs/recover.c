@@ -141,12 +141,9 @@ static void mark(const struct tables *t, uint64_t *bits)
 	for (unsigned i = 0; i < SHM_MAX_RINGS; i++)
 		if (h->ring_pipe[i])
 			keep(bits, h->ring_pipe[i]);
-	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++) {
-		const struct node *n = &t->node[t->fd_node[fd]];
-
-		if (t->fd_node[fd] && n->nlookup && n->fd == (int32_t)fd)
+	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++)
+		if (tables_holder(t, fd))
 			keep(bits, (int)fd);
-	}
 	for (uint32_t i = 1; i < t->journal->f_used; i++)
 		if (t->file[i].node) {
 			keep(bits, t->file[i].fd_buf);

@@ -144,6 +144,14 @@ uint32_t tables_first(const struct tables *t, uint64_t dev, uint64_t ino)
 	return t->hash[bucket(dev, ino)];
 }
 
+uint32_t tables_holder(const struct tables *t, uint32_t fd)
+{
+	uint32_t slot = t->fd_node[fd];
+	const struct node *n = &t->node[slot];
+
+	return slot && n->nlookup && n->fd == (int32_t)fd ? slot : 0;
+}
+
 static void apply(const struct tables *t)
 {
 	struct node_journal *j = t->journal;

@@ -97,6 +97,7 @@ void tables_redo(const struct tables *t); /* what a dead daemon had begun of all
 uint32_t tables_take(const struct tables *t);
 void tables_hash(const struct tables *t, uint32_t slot); /* by its dev and ino */
 uint32_t tables_first(const struct tables *t, uint64_t dev, uint64_t ino); /* of the chain; next is node.next */
+uint32_t tables_holder(const struct tables *t, uint32_t fd); /* the slot in use that has this descriptor, 0: none */
 /* Every slot is in the one list or chain where it belongs, and the totals are theirs. Walks over all: for tests. */
 bool tables_whole(const struct tables *t);
 size_t pool_size_b(const struct conf *conf); /* pool.c: how much memory its slots take */
