@@ -2,6 +2,7 @@
 #include "snapshot/catalog.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/hex.h"
 #include "base/log.h"
 
 #include <dirent.h>
@@ -31,8 +32,7 @@ int catalog_random_id(char out[33])
 
 	if (RAND_bytes(raw, sizeof(raw)) != 1)
 		return -EIO;
-	for (int i = 0; i < 16; i++)
-		(void)snprintf(out + 2 * i, 3, "%02x", raw[i]);
+	hex_put(out, raw, sizeof(raw));
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "snapshot/prune_int.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/hex.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -50,8 +51,8 @@ static int digest(const struct engine *e, struct plan *pl)
 	ok = ok && vbuf_error(&b) == 0 && EVP_DigestUpdate(c, vbuf_text(&b), b.len) && EVP_DigestFinal_ex(c, md, NULL);
 	EVP_MD_CTX_free(c);
 	vbuf_free(&b);
-	for (int i = 0; ok && i < PLAN_ID_LEN / 2; i++)
-		(void)snprintf(pl->id + 2 * i, 3, "%02x", md[i]);
+	if (ok)
+		hex_put(pl->id, md, PLAN_ID_LEN / 2);
 	return ok ? 0 : -ENOMEM;
 }
 

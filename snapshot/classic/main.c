@@ -7,7 +7,9 @@
  * While something is frozen nothing is printed and no file is touched: stdout may be a file there. */
 #include "snapshot/classic/classic.h"
 #include "snapshot/classic/guard.h"
+#include "snapshot/catalog.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -19,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -136,12 +137,6 @@ static int open_filesystems(struct snap_error *err)
 	return r;
 }
 
-static void hex(const unsigned char *b, char out[33])
-{
-	for (int i = 0; i < 16; i++)
-		(void)snprintf(out + 2 * i, 3, "%02x", b[i]);
-}
-
 /* The same for each run of this machine over the same filesystem or volume, so that its sets can be listed and pruned. */
 static int make_lineage(void)
 {
@@ -157,20 +152,18 @@ static int make_lineage(void)
 	(void)snprintf(text, sizeof(text), "ec2-consistent-snapshot %s %.600s", id, first ? first : "");
 	if (!EVP_Digest(text, strlen(text), md, NULL, EVP_sha256(), NULL))
 		return -ENOMEM;
-	hex(md, at.lineage);
+	hex_put(at.lineage, md, sizeof(at.lineage) / 2);
 	return 0;
 }
 
 static int make_run(struct snap_error *err)
 {
 	const char *description = ask_at(&at.ask, "description", 0);
-	unsigned char rnd[16];
 	char when[32];
 	struct tm tm;
 
-	if (getrandom(rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd) || make_lineage() < 0)
+	if (catalog_random_id(at.id) < 0 || make_lineage() < 0)
 		return snap_error_set(err, -EIO, "no random numbers");
-	hex(rnd, at.id);
 	at.run.created = clock_utc();
 	(void)strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", gmtime_r(&at.run.created.tv_sec, &tm));
 	(void)snprintf(at.name, sizeof(at.name), "classic-%s-%d", when, (int)getpid());

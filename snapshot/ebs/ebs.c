@@ -11,6 +11,7 @@
  * deletes whatever carries the tag. */
 #include "snapshot/ebs/ebs_int.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -87,8 +88,7 @@ static int make_attempt(struct erun *er)
 
 	if (getrandom(rnd, sizeof(rnd), 0) != (ssize_t)sizeof(rnd))
 		return -EIO;
-	for (int i = 0; i < 16; i++)
-		(void)snprintf(er->attempt + 2 * i, 3, "%02x", rnd[i]);
+	hex_put(er->attempt, rnd, sizeof(rnd));
 	return 0;
 }
 

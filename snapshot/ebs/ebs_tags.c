@@ -3,6 +3,7 @@
  * and stands in the snapshot itself (.stillfs-position). Pure, but for the host's name and the time. */
 #include "snapshot/ebs/ebs_int.h"
 #include "base/clock.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -54,8 +55,7 @@ static int digest(const char *text, char out[65])
 
 	if (!EVP_Digest(text, strlen(text), md, NULL, EVP_sha256(), NULL))
 		return -ENOMEM;
-	for (int i = 0; i < 32; i++)
-		(void)snprintf(out + 2 * i, 3, "%02x", md[i]);
+	hex_put(out, md, sizeof(md));
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 /* snapshot/ebs/sigv4.c - see sigv4.h. */
 #include "snapshot/ebs/sigv4.h"
+#include "base/hex.h"
 #include "base/vbuf.h"
 
 #include <errno.h>
@@ -21,19 +22,13 @@ void sigv4_date(int64_t utc, char buf[SIGV4_DATE_MAX])
 		memcpy(buf, "19700101T000000Z", SIGV4_DATE_MAX);
 }
 
-static void hex(const unsigned char *in, char out[2 * HASH + 1])
-{
-	for (int i = 0; i < HASH; i++)
-		(void)snprintf(out + 2 * i, 3, "%02x", in[i]);
-}
-
 static int digest(const char *text, size_t len, char out[2 * HASH + 1])
 {
 	unsigned char md[HASH];
 
 	if (!EVP_Digest(text ? text : "", len, md, NULL, EVP_sha256(), NULL))
 		return -ENOMEM;
-	hex(md, out);
+	hex_put(out, md, HASH);
 	return 0;
 }
 
@@ -96,7 +91,7 @@ int sigv4_sign(const struct sigv4_key *k, const char *date, const char *method, 
 	if (r == 0)
 		r = mac(key, HASH, vbuf_text(&text), sig);
 	if (r == 0) {
-		hex(sig, hash);
+		hex_put(hash, sig, HASH);
 		len = snprintf(auth, SIGV4_AUTH_MAX, "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s",
 			       k->key_id, scope, vbuf_text(&names), hash);
 		r = len < 0 || len >= SIGV4_AUTH_MAX ? -ENAMETOOLONG : vbuf_error(&names);

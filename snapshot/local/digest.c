@@ -3,6 +3,7 @@
  * the provider's thread, at idle I/O priority. */
 #include "snapshot/local/local_int.h"
 #include "base/clock.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,8 +50,7 @@ static int end_file(struct lrun *lr, const struct lpair *p, const struct tree_en
 	lr->fd = -1;
 	if (EVP_DigestFinal_ex(lr->md, sum, &len) != 1)
 		return -EIO;
-	for (unsigned i = 0; i < len; i++)
-		(void)snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+	hex_put(hex, sum, len);
 	put_line(&lr->manifest, hex, p->sub, e->rel);
 	lr->files_done++;
 	lr->entry++;

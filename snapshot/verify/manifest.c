@@ -1,6 +1,7 @@
 /* snapshot/verify/manifest.c - a clone's files against manifest.sha256. See verify_int.h. */
 #include "snapshot/verify/verify_int.h"
 #include "base/cleanup.h"
+#include "base/hex.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -102,8 +103,7 @@ static int digest(int fd, char hex[65])
 	if (r == 0 && EVP_DigestFinal_ex(md, sum, &len) != 1)
 		r = -EIO;
 	EVP_MD_CTX_free(md);
-	for (unsigned i = 0; i < len; i++)
-		(void)snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+	hex_put(hex, sum, len);
 	return r;
 }
 
