@@ -1,6 +1,5 @@
-/* snapshot/mysql.c - the coordinator of MariaDB and MySQL: its statements, connection, session and preflight.
- * Owns:      one connection, kept between snapshots and pinged before use; never reconnects by itself (a
- *            reconnect would lose the lock without an error).
+/* snapshot/mysql.c - the coordinator of MariaDB and MySQL: its statements, session and preflight.
+ * Owns:      one connection (mysql_conn.c), kept between snapshots and pinged before use.
  * Called by: the engine on its database thread; sever from any.
  * Blocks:    up to the client library's timeouts, which are above the server's own.
  * Errors:    -errno with the sentence; never the text of a statement of others, which may hold secrets. */
@@ -12,20 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
+#define CONNECT_S 5
 #define IO_S 30 /* the library's own limit; the engine's are shorter, and kept by sever */
-
-/* libmysqlclient keeps the socket elsewhere than libmariadb. */
-static int socket_of(MYSQL *c)
-{
-#ifdef MARIADB_PACKAGE_VERSION
-	return (int)mysql_get_socket(c);
-#else
-	return (int)c->net.fd;
-#endif
-}
 
 /* ---- statements ---- */
 
@@ -51,7 +39,7 @@ int my_errno(unsigned code)
 	}
 }
 
-static int my_fail(struct my *m, const char *what, struct snap_error *err)
+int my_fail(struct my *m, const char *what, struct snap_error *err)
 {
 	return snap_error_set(err, my_errno(mysql_errno(m->c)), "%s: %s (error %u)", what, mysql_error(m->c),
 			      mysql_errno(m->c));
@@ -124,86 +112,26 @@ int my_status_value(struct my *m, const char *name, char *buf, size_t cap, struc
 
 /* ---- connection ---- */
 
-static void set_sock(struct my *m, int sock)
-{
-	(void)pthread_mutex_lock(&m->lock);
-	m->sock = sock;
-	(void)pthread_mutex_unlock(&m->lock);
-}
-
-void my_disconnect(struct my *m)
-{
-	set_sock(m, -1);
-	if (m->c)
-		mysql_close(m->c); /* ends any lock */
-	m->c = NULL;
-	m->locked = m->instance_locked = false;
-}
-
 static unsigned seconds_up(uint64_t ms)
 {
 	return (unsigned)((ms + 999) / 1000);
 }
 
-static int do_connect(struct my *m, struct snap_error *err)
-{
-	const char *file = conf_str(m->d->conf, "db.defaults_file");
-	const char *socket_path = conf_str(m->d->conf, "db.socket");
-	unsigned connect_s = 5, io_s = IO_S + seconds_up(conf_num(m->d->conf, "db.lock_timeout"));
-	struct ucred peer = { 0 };
-	socklen_t len = sizeof(peer);
-	int r;
-
-	if (*file && access(file, R_OK) < 0)
-		return snap_error_set(err, -errno, "db.defaults_file %s: %s", file, strerror(errno));
-	m->c = mysql_init(NULL);
-	if (!m->c)
-		return snap_error_set(err, -ENOMEM, "connect to the database: out of memory");
-	(void)mysql_options(m->c, MYSQL_OPT_CONNECT_TIMEOUT, &connect_s);
-	(void)mysql_options(m->c, MYSQL_OPT_READ_TIMEOUT, &io_s);
-	(void)mysql_options(m->c, MYSQL_OPT_WRITE_TIMEOUT, &io_s);
-	if (*file)
-		(void)mysql_options(m->c, MYSQL_READ_DEFAULT_FILE, file);
-	(void)mysql_options(m->c, MYSQL_READ_DEFAULT_GROUP, "stillfs");
-	my_tls_ask(m);
-	if (mysql_real_connect(m->c, NULL, NULL, NULL, NULL, 0, *socket_path ? socket_path : NULL, 0)) {
-		r = my_tls_check(m, err);
-	} else {
-		r = my_tls_failed(m, err);
-		r = r < 0 ? r : my_fail(m, "connect to the database", err);
-	}
-	if (r < 0) {
-		my_disconnect(m);
-		return r;
-	}
-	if (getsockopt(socket_of(m->c), SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-		peer.pid = 0;
-	m->peer_pid = peer.pid;
-	set_sock(m, socket_of(m->c));
-	return 0;
-}
-
-static int identify(struct my *m, struct snap_error *err)
+/* How this server is locked. */
+static int choose_method(struct my *m, struct snap_error *err)
 {
 	const char *want = conf_str(m->d->conf, "db.lock");
-	char text[128], log_bin[8];
-	unsigned a = 0, b = 0, c = 0;
-	bool stages;
-	int r = my_value(m, "SELECT VERSION()", NULL, text, sizeof(text), err);
+	bool stages = m->mariadb && m->version >= 100401;
+	char value[8];
+	int r = my_value(m, "SELECT @@GLOBAL.log_bin", NULL, value, sizeof(value), err);
 
-	if (r == 0)
-		r = my_value(m, "SELECT @@GLOBAL.log_bin", NULL, log_bin, sizeof(log_bin), err);
 	if (r < 0)
 		return r;
-	m->mariadb = strcasestr(text, "mariadb") != NULL;
-	(void)sscanf(text, "%u.%u.%u", &a, &b, &c);
-	m->version = a * 10000 + b * 100 + c;
-	m->log_bin = strcmp(log_bin, "1") == 0;
-	stages = m->mariadb && m->version >= 100401;
-	r = my_variable(m, "innodb_flush_log_at_trx_commit", log_bin, sizeof(log_bin), err);
+	m->log_bin = strcmp(value, "1") == 0;
+	r = my_variable(m, "innodb_flush_log_at_trx_commit", value, sizeof(value), err);
 	if (r < 0)
 		return r;
-	m->lazy_log = m->mariadb && strcmp(log_bin, "0") == 0;
+	m->lazy_log = m->mariadb && strcmp(value, "0") == 0;
 	if (strcmp(want, "none") == 0)
 		m->method = MY_NONE;
 	else if (strcmp(want, "backup") == 0)
@@ -212,10 +140,7 @@ static int identify(struct my *m, struct snap_error *err)
 		m->method = strcmp(want, "auto") == 0 && stages ? MY_BACKUP : MY_FTWRL;
 	if ((m->method == MY_BACKUP && !stages) || (m->method == MY_INSTANCE && m->version < 80000))
 		return snap_error_set(err, -EOPNOTSUPP, "db.lock=backup: %s has neither BACKUP STAGE nor LOCK INSTANCE FOR BACKUP; "
-							"use auto or ftwrl", text);
-	(void)pthread_mutex_lock(&m->lock);
-	(void)snprintf(m->text, sizeof(m->text), "%s", text);
-	(void)pthread_mutex_unlock(&m->lock);
+							"use auto or ftwrl", m->text);
 	return 0;
 }
 
@@ -256,13 +181,9 @@ static bool is_down(int code)
 
 int my_connect(struct my *m, struct snap_error *err)
 {
-	int r = 0;
+	int r = my_reach(m, err);
 
-	if (m->c && mysql_ping(m->c) != 0)
-		my_disconnect(m); /* idle for too long, or the server was restarted */
-	if (!m->c)
-		r = do_connect(m, err);
-	return r < 0 ? r : identify(m, err);
+	return r < 0 ? r : choose_method(m, err);
 }
 
 static int my_preflight(void *self, uint32_t max_ms, struct snap_error *err)
@@ -337,17 +258,6 @@ static int my_examine(void *self, uint32_t max_ms, struct vbuf *out, struct snap
 	return bad;
 }
 
-static void my_sever(void *self)
-{
-	struct my *m = self;
-
-	atomic_store(&m->severed, true);
-	(void)pthread_mutex_lock(&m->lock);
-	if (m->sock >= 0)
-		(void)shutdown(m->sock, SHUT_RDWR); /* the server sees the end and drops the lock */
-	(void)pthread_mutex_unlock(&m->lock);
-}
-
 static void my_status(void *self, struct vbuf *out)
 {
 	struct my *m = self;
@@ -369,6 +279,9 @@ static void *my_open(const struct door *d, struct snap_error *err)
 	}
 	m->d = d;
 	m->sock = -1;
+	m->w = (struct my_where){ .defaults_file = conf_str(d->conf, "db.defaults_file"), .socket = conf_str(d->conf, "db.socket"),
+				  .tls = conf_str(d->conf, "db.tls"), .host = "", .connect_s = CONNECT_S,
+				  .io_s = IO_S + seconds_up(conf_num(d->conf, "db.lock_timeout")) };
 	if (my_parse_blockers(m, err) < 0) {
 		free(m);
 		return NULL;

@@ -16,10 +16,12 @@
 /* ---- privileges ---- */
 
 /* Is the privilege among those granted on everything? */
-static bool has(const char *grants, const char *privilege)
+bool my_has_grant(const char *grants, const char *privilege)
 {
 	size_t n = strlen(privilege);
 
+	if (strstr(grants, "ALL PRIVILEGES"))
+		return true;
 	for (const char *p = grants; (p = strcasestr(p, privilege)); p += n)
 		if ((p == grants || p[-1] == ' ' || p[-1] == ',') && (p[n] == ',' || p[n] == ' ' || p[n] == '\n'))
 			return true;
@@ -52,7 +54,7 @@ static unsigned needs(const struct my *m, bool replica, struct need n[6])
 }
 
 /* The rows of SHOW GRANTS that are for everything; with those of active roles. */
-static int all_grants(struct my *m, struct vbuf *out, struct snap_error *err)
+int my_all_grants(struct my *m, struct vbuf *out, struct snap_error *err)
 {
 	char role[256] = "NONE", sql[320] = "SHOW GRANTS";
 	MYSQL_RES *res = NULL;
@@ -93,7 +95,7 @@ int my_check_grants(struct my *m, struct snap_error *err)
 	char user[128] = "";
 	struct need n[8];
 	unsigned count;
-	int r = all_grants(m, &all, err);
+	int r = my_all_grants(m, &all, err);
 
 	if (r == 0)
 		r = my_value(m, "SELECT CURRENT_USER()", NULL, user, sizeof(user), err);
@@ -101,8 +103,8 @@ int my_check_grants(struct my *m, struct snap_error *err)
 	/* 10.5.2 to 10.5.8 had it under another name; SUPER has both */
 	n[count++] = (struct need){ "SUPER", "", m->lazy_log && m->method != MY_NONE };
 	n[count++] = (struct need){ "SLAVE MONITOR", "SUPER", m->mariadb && m->version >= 100508 };
-	for (unsigned i = 0; r == 0 && i < count && !has(vbuf_text(&all), "ALL PRIVILEGES"); i++)
-		if (n[i].when && !has(vbuf_text(&all), n[i].name) && !(*n[i].or_else && has(vbuf_text(&all), n[i].or_else)))
+	for (unsigned i = 0; r == 0 && i < count; i++)
+		if (n[i].when && !my_has_grant(vbuf_text(&all), n[i].name) && !(*n[i].or_else && my_has_grant(vbuf_text(&all), n[i].or_else)))
 			vbuf_printf(&missing, "%s%s", missing.len ? ", " : "", n[i].name);
 	if (r == 0 && missing.len)
 		r = snap_error_set(err, -EACCES, "the database account %s lacks privileges: GRANT %s ON *.* TO it", user,

@@ -1,6 +1,7 @@
-/* snapshot/mysql_int.h - shared by the files of the MySQL coordinator: mysql.c (connection, preflight),
- * mysql_lock.c, mysql_pos.c (position), mysql_block.c (what would block the lock), mysql_replica.c (what is
- * changed around the hold), mysql_check.c (privileges and paths), mysql_tls.c. Private to them; database thread only. */
+/* snapshot/mysql_int.h - shared by the files of the MySQL coordinator: mysql.c (statements, preflight), mysql_conn.c
+ * (connection), mysql_lock.c, mysql_pos.c (position), mysql_block.c (what would block the lock), mysql_replica.c (what
+ * is changed around the hold), mysql_check.c (privileges and paths), mysql_tls.c; and by what acts on a server alone
+ * (fence/). Private to them; one thread at a time. */
 #ifndef STILLFS_SNAPSHOT_MYSQL_INT_H
 #define STILLFS_SNAPSHOT_MYSQL_INT_H
 
@@ -15,8 +16,16 @@
 enum my_method { MY_NONE, MY_FTWRL, MY_BACKUP, MY_INSTANCE };
 enum my_policy { MY_WAIT, MY_REFUSE, MY_KILL, MY_IGNORE };
 
+/* Where a server is and how long it may take; strings are borrowed, "" when not given. */
+struct my_where {
+	const char *defaults_file, *socket, *host, *tls; /* tls: auto, required, verify */
+	unsigned port; /* with host; 0: the library's default */
+	unsigned connect_s, io_s; /* seconds; io_s above the server's lock_wait_timeout of the session */
+};
+
 struct my {
-	const struct door *d;
+	const struct door *d; /* NULL: a connection by itself (my_open_plain), no coordinator's */
+	struct my_where w;
 	MYSQL *c; /* NULL: not connected */
 	bool mariadb, log_bin, down; /* down: it may be, by db.when_down */
 	bool lazy_log; /* MariaDB with innodb_flush_log_at_trx_commit=0: FLUSH ENGINE LOGS does nothing there */
@@ -50,8 +59,19 @@ int my_value(struct my *m, const char *sql, const char *column, char *buf, size_
 /* A global variable, "" when this server has none of that name. */
 int my_variable(struct my *m, const char *name, char *buf, size_t cap, struct snap_error *err);
 int my_status_value(struct my *m, const char *like, char *buf, size_t cap, struct snap_error *err);
-int my_connect(struct my *m, struct snap_error *err); /* and identify; harmless when connected */
+int my_fail(struct my *m, const char *what, struct snap_error *err); /* what the server said of the last call */
+int my_connect(struct my *m, struct snap_error *err); /* my_reach, and how it is locked */
+
+/* ---- mysql_conn.c ---- */
+/* A connection by itself, without a coordinator and without a journal: for what acts on a server alone. Not connected yet.
+ * *w is copied, its strings are borrowed. NULL: out of memory. */
+struct my *my_open_plain(const struct my_where *w, struct snap_error *err);
+void my_close_plain(struct my *m); /* harmless on NULL */
+/* Connected afterwards, server and version known: pings what stands, else connects. Never in the middle of something. */
+int my_reach(struct my *m, struct snap_error *err);
 void my_disconnect(struct my *m); /* ends any lock */
+/* Any thread: a call in progress ends soon, and so does the session at the server. my_reach makes another. */
+void my_sever(void *self);
 
 /* ---- mysql_lock.c ---- */
 int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err);
@@ -83,6 +103,9 @@ int my_tls_failed(struct my *m, struct snap_error *err); /* after one that faile
 
 /* ---- mysql_check.c ---- */
 int my_check_grants(struct my *m, struct snap_error *err);
+/* What is granted on everything to our account, roles included: the heads of GRANT ... ON *.*, a line each. */
+int my_all_grants(struct my *m, struct vbuf *out, struct snap_error *err);
+bool my_has_grant(const char *grants, const char *privilege); /* ALL PRIVILEGES has every one */
 int my_check_paths(struct my *m, struct snap_error *err);
 /* mysql_layout.c: "key value" lines, see coordinator.h */
 int my_read_layout(struct my *m, struct vbuf *out, struct snap_error *err);

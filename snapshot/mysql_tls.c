@@ -1,5 +1,5 @@
 /* snapshot/mysql_tls.c - db.tls: an encrypted connection and a checked certificate, whatever the defaults file says.
- * Called by: mysql.c around its connect, on the database thread. Blocks: never.
+ * Called by: mysql_conn.c around its connect, on the database thread. Blocks: never.
  * Errors:    -EKEYREJECTED no TLS, or not with the server that it should be; never taken for a server that is down.
  * Facts (libmariadb 3.3.20, libmysqlclient 9.7): the defaults file is read by the connect, after our options.
  * libmariadb takes ssl-verify-server-cert from it with a value only ("=1", "=0"), knows no ssl-mode, and goes on in
@@ -12,7 +12,7 @@
 
 static bool asks(const struct my *m, const char *mode)
 {
-	return strcmp(conf_str(m->d->conf, "db.tls"), mode) == 0;
+	return strcmp(m->w.tls, mode) == 0;
 }
 
 #ifdef MARIADB_PACKAGE_VERSION
@@ -51,7 +51,7 @@ static bool verified(const struct my *m)
 
 static const char *file_of(const struct my *m)
 {
-	const char *file = conf_str(m->d->conf, "db.defaults_file");
+	const char *file = m->w.defaults_file;
 
 	return *file ? file : "the client library's own defaults file";
 }
@@ -60,7 +60,7 @@ static int no_tls(struct my *m, struct snap_error *err)
 {
 	return snap_error_set(err, -EKEYREJECTED, "connect to the database: db.tls=%s, and the server that %s leads to speaks no "
 						  "TLS: give it ssl-cert and ssl-key, or set db.tls=auto",
-			      conf_str(m->d->conf, "db.tls"), file_of(m));
+			      m->w.tls, file_of(m));
 }
 
 int my_tls_failed(struct my *m, struct snap_error *err)
