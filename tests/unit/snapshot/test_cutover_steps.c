@@ -1,0 +1,547 @@
+/* tests/unit/snapshot/test_cutover_steps.c - the machine of a cut-over over two servers of a fake: at every call of it the
+ * fake fails before or after it has done what was asked, does nothing and says it did, or the program dies; then the
+ * operator resumes, aborts or resolves, with one more failure in that. After every effect: never two writable servers,
+ * B never opened without all that A had. At every end: it is told truly who takes writes. */
+#include "tests/unit/snapshot/unit.h"
+#include "snapshot/cutover/steps.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ..._GONE: the server answers no more, from before or after this call on, until the operator acts */
+enum mode { NONE, FAIL_BEFORE, FAIL_AFTER, LIE, DIE_BEFORE, DIE_AFTER, A_GONE, B_GONE, B_GONE_AFTER, MODES };
+enum op { NOTE, FENCE, UNFENCE, FINAL, COMPARE, CONFIRM, OPEN, IS_OPEN, SHUT, EXTRA, HOOK, RETIRE };
+
+static struct {
+	bool a_fenced, b_open, retired;
+	int a_has, b_has; /* transactions 1..n */
+	unsigned hooks;
+	char line[64][40]; /* the journal */
+	unsigned lines;
+	/* the fault */
+	unsigned calls, at, at2; /* which call */
+	enum mode mode, mode2;
+	enum op hit; /* what was called then */
+	bool dead, cancel, broken, idle, b_slow, b_gone, a_gone;
+	uint64_t now;
+} w;
+
+static void world_check(const char *when)
+{
+	if (!w.a_fenced && w.b_open)
+		fail_msg("two writable servers after %s (fault %d at call %u, %d at %u)", when, w.mode, w.at, w.mode2, w.at2);
+}
+
+/* What this call shall do; counts it. */
+static enum mode enter_op(enum op op)
+{
+	unsigned k = ++w.calls;
+
+	if (w.dead)
+		return DIE_BEFORE;
+	if (!w.a_fenced && !w.idle)
+		w.a_has++; /* its clients write */
+	if (w.b_open)
+		w.b_has++;
+	if (k == w.at || k == w.at2) {
+		enum mode m = k == w.at ? w.mode : w.mode2;
+
+		w.hit = op;
+		w.dead = m == DIE_BEFORE || m == DIE_AFTER;
+		w.a_gone = w.a_gone || m == A_GONE;
+		w.b_gone = w.b_gone || m == B_GONE || m == B_GONE_AFTER;
+		return m == A_GONE || m == B_GONE ? NONE : m;
+	}
+	return NONE;
+}
+
+static enum mode enter(enum op op)
+{
+	bool of_a = op == FENCE || op == UNFENCE || op == FINAL || op == CONFIRM || op == EXTRA;
+	bool of_b = op == COMPARE || op == OPEN || op == IS_OPEN || op == SHUT || op == EXTRA;
+	bool late = w.calls + 1 == w.at ? w.mode == B_GONE_AFTER : w.calls + 1 == w.at2 && w.mode2 == B_GONE_AFTER;
+	enum mode m = enter_op(op);
+
+	return (of_a && w.a_gone) || (of_b && w.b_gone && !late) ? FAIL_BEFORE : m;
+}
+
+static int leave(enum mode m, struct snap_error *err)
+{
+	world_check("a call");
+	return m == NONE || m == LIE ? 0 : snap_error_set(err, -ECONNRESET, "the fake failed");
+}
+
+static bool does(enum mode m)
+{
+	return m == NONE || m == FAIL_AFTER || m == DIE_AFTER || m == B_GONE_AFTER;
+}
+
+static int f_note(void *c, const char *step, const char *text, struct snap_error *err)
+{
+	enum mode m = enter(NOTE);
+
+	if (m == LIE || m == B_GONE_AFTER)
+		m = NONE; /* a disk that lies is not survived */
+	if (w.broken && m == NONE)
+		return snap_error_set(err, -ESTALE, "a sync failed");
+	if (does(m) && w.lines < 64)
+		(void)snprintf(w.line[w.lines++], sizeof(w.line[0]), "%s", step);
+	w.broken = w.broken || m == FAIL_AFTER;
+	if (m == FAIL_AFTER)
+		return snap_error_set(err, -ESTALE, "sync failed"); /* the line may be found, or not */
+	return leave(m, err);
+}
+
+static int f_fence(void *c, struct snap_error *err)
+{
+	enum mode m = enter(FENCE);
+
+	if (does(m))
+		w.a_fenced = true;
+	return leave(m, err);
+}
+
+static int f_unfence(void *c, struct snap_error *err)
+{
+	enum mode m = enter(UNFENCE);
+
+	if (m == LIE)
+		m = FAIL_BEFORE; /* it asks the server afterwards: the operation's own */
+	if (does(m))
+		w.a_fenced = false;
+	return leave(m, err);
+}
+
+static int f_final(void *c, struct vbuf *set, struct snap_error *err)
+{
+	enum mode m = enter(FINAL);
+
+	if (does(m))
+		vbuf_printf(set, "%d", w.a_has);
+	return leave(m, err);
+}
+
+static int f_compare(void *c, const char *set, bool *behind, struct snap_error *err)
+{
+	enum mode m = enter(COMPARE);
+
+	if (does(m)) {
+		if (w.b_has < w.a_has && !w.b_slow)
+			w.b_has += 1 + (w.a_has - w.b_has) / 2; /* it replicates meanwhile */
+		*behind = w.b_has < atoi(set);
+		if (w.b_has > atoi(set))
+			return snap_error_set(err, -EEXIST, "B has more");
+	}
+	return leave(m, err);
+}
+
+static int f_confirm(void *c, const char *set, struct snap_error *err)
+{
+	enum mode m = enter(CONFIRM);
+
+	if (m == LIE)
+		m = FAIL_BEFORE; /* it is what a lie is found out with */
+	if (does(m) && (!w.a_fenced || (set && atoi(set) != w.a_has)))
+		return snap_error_set(err, -EPERM, "A is not fenced");
+	return leave(m, err);
+}
+
+static int f_open(void *c, struct snap_error *err)
+{
+	enum mode m = enter(OPEN);
+
+	if (does(m)) {
+		if (!w.b_open && w.b_has < w.a_has)
+			fail_msg("B opened without %d transactions of A", w.a_has - w.b_has);
+		w.b_open = true;
+	}
+	return leave(m, err);
+}
+
+static int f_is_open(void *c, bool *yes, struct snap_error *err)
+{
+	enum mode m = enter(IS_OPEN);
+
+	if (does(m))
+		*yes = w.b_open;
+	return leave(m, err);
+}
+
+static int f_shut(void *c, struct snap_error *err)
+{
+	enum mode m = enter(SHUT);
+
+	if (m == LIE)
+		m = FAIL_BEFORE; /* it asks afterwards */
+	if (does(m))
+		w.b_open = false;
+	return leave(m, err);
+}
+
+static int f_extra(void *c, struct snap_error *err)
+{
+	enum mode m = enter(EXTRA);
+
+	if (does(m) && w.b_has > w.a_has)
+		return snap_error_set(err, -EEXIST, "B has more");
+	return leave(m, err);
+}
+
+static int f_hook(void *c, struct snap_error *err)
+{
+	enum mode m = enter(HOOK);
+
+	assert_true(w.dead || w.b_open);
+	w.hooks += does(m);
+	return leave(m, err);
+}
+
+static int f_retire(void *c, struct snap_error *err)
+{
+	enum mode m = enter(RETIRE);
+
+	if (m == LIE)
+		m = NONE; /* it changes what is written down, not who writes */
+	w.retired = w.retired || does(m) || w.a_gone;
+	return leave(m, err);
+}
+
+static bool f_cancelled(void *c)
+{
+	return w.cancel;
+}
+
+static uint64_t f_now(void *c)
+{
+	return w.now;
+}
+
+static void f_pause(void *c, uint32_t ms)
+{
+	w.now += ms;
+}
+
+static const struct steps_ops fake = {
+	.note = f_note, .fence = f_fence, .unfence = f_unfence, .final = f_final, .compare = f_compare, .confirm = f_confirm,
+	.open = f_open, .is_open = f_is_open, .shut = f_shut, .extra = f_extra, .hook = f_hook, .retire = f_retire,
+	.cancelled = f_cancelled, .now_ms = f_now, .pause = f_pause,
+};
+static const struct steps s = { .ops = &fake, .catch_up_ms = 2000, .verify_ms = 300 };
+static struct snap_error err;
+
+static void fresh(void)
+{
+	memset(&w, 0, sizeof(w));
+	memset(&err, 0, sizeof(err));
+	w.a_has = 40;
+	w.b_has = 20;
+	(void)snprintf(w.line[w.lines++], sizeof(w.line[0]), "begin");
+}
+
+static enum steps_at where(void)
+{
+	enum steps_at at = AT_END;
+
+	for (unsigned i = 0; i < w.lines; i++)
+		at = steps_after(at, w.line[i]);
+	return at;
+}
+
+static bool ended(void)
+{
+	return strcmp(w.line[w.lines - 1], "end") == 0;
+}
+
+/* Nothing fails any more, and the dead program is started anew. */
+static void heal(void)
+{
+	w.at = w.at2 = 0;
+	w.dead = w.b_gone = w.a_gone = w.broken = false;
+	memset(&err, 0, sizeof(err));
+}
+
+static bool noted(const char *step)
+{
+	for (unsigned i = 0; i < w.lines; i++)
+		if (strcmp(w.line[i], step) == 0)
+			return true;
+	return false;
+}
+
+/* Did it tell the truth? Not of a program that died: it told nothing. */
+static void assert_true_word(enum steps_result r)
+{
+	if (w.dead)
+		return;
+	switch (r) {
+	case STEPS_DONE:
+		assert_true(w.b_open && w.a_fenced && w.retired);
+		assert_int_equal(err.code, 0);
+		break;
+	case STEPS_DONE_BUT:
+		assert_true(w.b_open && w.a_fenced && err.code);
+		break;
+	case STEPS_ABORTED:
+		assert_true(!w.a_fenced && !w.b_open);
+		break;
+	case STEPS_STUCK:
+		assert_true(!w.b_open && err.code);
+		break;
+	case STEPS_UNCERTAIN:
+	case STEPS_REFUSED:
+	default:
+		assert_true(err.code != 0);
+		assert_true(r == STEPS_REFUSED || w.a_fenced || noted("reopening")); /* the answer to its unfencing may be lost */
+	}
+}
+
+/* ---- the straight way ---- */
+
+static void all_goes_well(void **state)
+{
+	static const char *const want[] = { "begin", "fencing", "fenced", "final", "caught_up", "sending", "open", "hook", "hooked",
+					    "end" };
+
+	fresh();
+	assert_int_equal(steps_run(&s, AT_BEGUN, &err), STEPS_DONE);
+	assert_true_word(STEPS_DONE);
+	assert_int_equal(w.hooks, 1);
+	assert_int_equal(w.lines, sizeof(want) / sizeof(want[0]));
+	for (unsigned i = 0; i < w.lines; i++)
+		assert_string_equal(w.line[i], want[i]);
+}
+
+static void b_that_does_not_catch_up_gives_the_writes_back(void **state)
+{
+	fresh();
+	w.b_slow = true;
+	assert_int_equal(steps_run(&s, AT_BEGUN, &err), STEPS_ABORTED);
+	assert_int_equal(err.code, -ETIMEDOUT);
+	assert_says(err.msg, "--catch-up");
+	assert_true_word(STEPS_ABORTED);
+}
+
+static void the_operators_interrupt_is_heard_before_the_point(void **state)
+{
+	fresh();
+	w.cancel = true;
+	assert_int_equal(steps_run(&s, AT_BEGUN, &err), STEPS_ABORTED);
+	assert_int_equal(err.code, -ECANCELED);
+}
+
+static void what_only_b_has_refuses(void **state)
+{
+	fresh();
+	w.b_has = 1000;
+	assert_int_equal(steps_run(&s, AT_BEGUN, &err), STEPS_ABORTED);
+	assert_int_equal(err.code, -EEXIST);
+}
+
+static void b_gone_after_the_point_is_uncertain_until_resolved(void **state)
+{
+	for (int way = 0; way < 3; way++) {
+		fresh();
+		strcpy(w.line[w.lines++], "fencing");
+		strcpy(w.line[w.lines++], "sending");
+		w.a_fenced = w.b_gone = true;
+		w.b_has = w.a_has;
+		assert_int_equal(steps_run(&s, where(), &err), STEPS_UNCERTAIN);
+		assert_true_word(STEPS_UNCERTAIN);
+		heal();
+		assert_int_equal(steps_run(&s, where(), &err), STEPS_REFUSED);
+		assert_says(err.msg, "resolve");
+		snap_error_clear(&err);
+		assert_int_equal(steps_abort(&s, where(), &err), STEPS_REFUSED);
+		heal();
+		if (way == 0) {
+			assert_int_equal(steps_resolve(&s, where(), true, false, false, &err), STEPS_DONE);
+		} else if (way == 1) {
+			assert_int_equal(steps_resolve(&s, where(), false, false, false, &err), STEPS_ABORTED);
+			assert_true(!w.a_fenced && !w.b_open);
+		} else {
+			w.b_gone = true;
+			assert_int_equal(steps_resolve(&s, where(), false, false, false, &err), STEPS_UNCERTAIN);
+			assert_true(w.a_fenced);
+			snap_error_clear(&err);
+			assert_int_equal(steps_resolve(&s, where(), false, true, false, &err), STEPS_ABORTED);
+			assert_true(!w.a_fenced);
+		}
+		assert_true(ended());
+	}
+}
+
+static void a_statement_that_fails_is_sent_again(void **state)
+{
+	unsigned k = 0;
+
+	do { /* find its call */
+		fresh();
+		w.at = ++k;
+		w.mode = FAIL_BEFORE;
+		(void)steps_run(&s, AT_BEGUN, &err);
+	} while (w.hit != OPEN);
+	assert_true_word(STEPS_DONE);
+}
+
+static void a_again_is_refused_when_b_has_taken_writes(void **state)
+{
+	fresh();
+	w.at = 10;
+	w.mode = DIE_AFTER;
+	(void)steps_run(&s, AT_BEGUN, &err);
+	w.b_open = w.a_fenced = true;
+	heal();
+	w.lines = 1;
+	strcpy(w.line[w.lines++], "open");
+	w.b_has = w.a_has + 5;
+	assert_int_equal(steps_resolve(&s, where(), false, false, false, &err), STEPS_UNCERTAIN);
+	assert_int_equal(err.code, -EEXIST);
+	assert_true(w.a_fenced);
+	heal();
+	assert_int_equal(steps_resolve(&s, where(), false, false, true, &err), STEPS_ABORTED);
+	assert_true(!w.a_fenced && !w.b_open);
+}
+
+static void a_hook_that_fails_is_run_again_or_skipped(void **state)
+{
+	struct steps skip = s;
+
+	skip.skip_hook = true;
+	for (int way = 0; way < 2; way++) {
+		unsigned k = 0;
+
+		do { /* find its call */
+			fresh();
+			w.at = ++k;
+			w.mode = FAIL_BEFORE;
+			(void)steps_run(&s, AT_BEGUN, &err);
+		} while (w.hit != HOOK);
+		assert_true_word(STEPS_DONE_BUT);
+		assert_false(ended());
+		heal();
+		assert_int_equal(steps_abort(&s, where(), &err), STEPS_REFUSED);
+		heal();
+		assert_int_equal(steps_run(way ? &skip : &s, where(), &err), STEPS_DONE);
+		assert_int_equal(w.hooks, way ? 0 : 1);
+		assert_true(ended());
+	}
+}
+
+/* ---- every fault at every call ---- */
+
+enum { BY_RESUME, BY_ABORT, BY_RESOLVE_A, BY_RESOLVE_B, WAYS };
+
+static enum steps_result act(int way)
+{
+	switch (way) {
+	case BY_RESUME:
+		return steps_run(&s, where(), &err);
+	case BY_ABORT:
+		return steps_abort(&s, where(), &err);
+	default:
+		return steps_resolve(&s, where(), way == BY_RESOLVE_B, false, true, &err);
+	}
+}
+
+/* With nothing failing any more there is always a way to the end, and then one server takes writes. */
+static void assert_can_be_ended(void)
+{
+	for (int way = 0; way < WAYS && !ended(); way++) {
+		heal();
+		assert_true_word(act(way));
+	}
+	assert_true(ended());
+	assert_true(w.a_fenced == w.b_open);
+}
+
+static unsigned calls_of_a_run(void)
+{
+	fresh();
+	(void)steps_run(&s, AT_BEGUN, &err);
+	return w.calls;
+}
+
+static void one_fault_at_every_call(void **state)
+{
+	unsigned n = calls_of_a_run();
+
+	for (unsigned k = 1; k <= n + 4; k++)
+		for (enum mode m = FAIL_BEFORE; m < MODES; m++)
+			for (int idle = 0; idle < 2; idle++) {
+				fresh();
+				w.idle = idle;
+				w.at = k;
+				w.mode = m;
+				assert_true_word(steps_run(&s, AT_BEGUN, &err));
+				assert_can_be_ended();
+			}
+}
+
+/* The second in what the operator does about the first; or in the same run. */
+static void two_faults_at_every_pair_of_calls(void **state)
+{
+	unsigned n = calls_of_a_run();
+
+	for (unsigned k = 1; k <= n; k++)
+		for (unsigned k2 = k + 1; k2 <= k + n; k2++)
+			for (enum mode m = FAIL_BEFORE; m < MODES; m++)
+				for (enum mode m2 = FAIL_BEFORE; m2 < MODES; m2++)
+					for (int way = 0; way < WAYS; way++) {
+						fresh();
+						w.idle = (k + k2) % 2;
+						w.at = k;
+						w.mode = m;
+						w.at2 = k2;
+						w.mode2 = m2;
+						assert_true_word(steps_run(&s, AT_BEGUN, &err));
+						w.dead = w.broken = false; /* started anew */
+						memset(&err, 0, sizeof(err));
+						if (!ended())
+							assert_true_word(act(way));
+						assert_can_be_ended();
+					}
+}
+
+/* B, or A, goes away at a call and stays away until the operator is asked. */
+static void a_server_that_stays_away(void **state)
+{
+	unsigned n = calls_of_a_run();
+
+	for (unsigned k = 1; k <= n; k++)
+		for (int which = 0; which < 2; which++) {
+			fresh();
+			w.at = k;
+			w.mode = DIE_AFTER;
+			(void)steps_run(&s, AT_BEGUN, &err);
+			heal();
+			w.a_gone = which == 0;
+			w.b_gone = which == 1;
+			for (int way = 0; way < WAYS; way++) {
+				memset(&err, 0, sizeof(err));
+				if (!ended())
+					assert_true_word(act(way));
+			}
+			assert_can_be_ended();
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(all_goes_well),
+		cmocka_unit_test(b_that_does_not_catch_up_gives_the_writes_back),
+		cmocka_unit_test(the_operators_interrupt_is_heard_before_the_point),
+		cmocka_unit_test(what_only_b_has_refuses),
+		cmocka_unit_test(b_gone_after_the_point_is_uncertain_until_resolved),
+		cmocka_unit_test(a_statement_that_fails_is_sent_again),
+		cmocka_unit_test(a_again_is_refused_when_b_has_taken_writes),
+		cmocka_unit_test(a_hook_that_fails_is_run_again_or_skipped),
+		cmocka_unit_test(one_fault_at_every_call),
+		cmocka_unit_test(two_faults_at_every_pair_of_calls),
+		cmocka_unit_test(a_server_that_stays_away),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
