@@ -6,126 +6,29 @@
 #include "snapshot/mongodb_int.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#define CONNECT_MS 1500
-#define ANSWER_MS 1500 /* above the longest wait that a command asks of the server */
-#define SERVER_UNAUTHORIZED 13
 #define SERVER_NO_REPLICATION 76
 #define SERVER_NOT_INITIALIZED 94
 
-/* ---- commands ---- */
+#define ROLES "clusterMonitor and hostManager"
 
 int mg_command(struct mg *m, enum mg_conn k, const bson_t *cmd, bson_t *reply, const char *what, int *code,
 	       struct snap_error *err)
 {
-	bson_error_t e = { 0 };
-
-	if (code)
-		*code = 0;
-	if (!m->c[k]) {
-		bson_init(reply);
-		return snap_error_set(err, -ENOTCONN, "%s: not connected to MongoDB", what);
-	}
-	if (mongoc_client_command_simple(m->c[k], "admin", cmd, NULL, reply, &e))
-		return 0;
-	if (e.domain == MONGOC_ERROR_SERVER || e.domain == MONGOC_ERROR_QUERY) {
-		if (code)
-			*code = (int)e.code;
-		if (e.code == SERVER_UNAUTHORIZED)
-			return snap_error_set(err, -EACCES, "%s: %s; give the account the roles clusterMonitor and hostManager "
-							    "on admin", what, e.message);
-		return snap_error_set(err, -EIO, "%s: %s (error %u)", what, e.message, e.code);
-	}
-	if (e.domain == MONGOC_ERROR_CLIENT && e.code == MONGOC_ERROR_CLIENT_AUTHENTICATE)
-		return snap_error_set(err, -EACCES, "%s: %s; look at db.mongodb_uri_file", what, e.message);
-	return snap_error_set(err, e.domain == MONGOC_ERROR_SERVER_SELECTION ? -ECONNREFUSED : -ECONNRESET, "%s: %s", what,
-			      e.message);
+	return mgl_command(m->c[k], cmd, reply, what, ROLES, code, err);
 }
 
 int mg_simple(struct mg *m, enum mg_conn k, const char *name, bson_t *reply, const char *what, int *code,
 	      struct snap_error *err)
 {
-	bson_t cmd = BSON_INITIALIZER;
-	int r;
-
-	(void)bson_append_int32(&cmd, name, -1, 1);
-	r = mg_command(m, k, &cmd, reply, what, code, err);
-	bson_destroy(&cmd);
-	return r;
-}
-
-static bool find(const bson_t *b, const char *path, bson_iter_t *out)
-{
-	bson_iter_t i;
-
-	return bson_iter_init(&i, b) && bson_iter_find_descendant(&i, path, out);
-}
-
-int64_t mg_number(const bson_t *b, const char *path, int64_t def)
-{
-	bson_iter_t i;
-
-	return find(b, path, &i) && (BSON_ITER_HOLDS_INT32(&i) || BSON_ITER_HOLDS_INT64(&i) || BSON_ITER_HOLDS_DOUBLE(&i)) ?
-		       bson_iter_as_int64(&i) : def;
-}
-
-static bool is_true(const bson_t *b, const char *path)
-{
-	bson_iter_t i;
-
-	return find(b, path, &i) && bson_iter_as_bool(&i);
-}
-
-static const char *text_of(const bson_t *b, const char *path)
-{
-	bson_iter_t i;
-
-	return find(b, path, &i) && BSON_ITER_HOLDS_UTF8(&i) ? bson_iter_utf8(&i, NULL) : "";
+	return mgl_simple(m->c[k], name, reply, what, ROLES, code, err);
 }
 
 /* ---- connections ---- */
-
-static int read_uri(struct mg *m, char *buf, size_t cap, struct snap_error *err)
-{
-	const char *path = conf_str(m->d->conf, "db.mongodb_uri_file");
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	ssize_t n;
-
-	if (fd < 0)
-		return snap_error_set(err, -errno, "db.mongodb_uri_file %s: %s", path, strerror(errno));
-	n = fstat(fd, &st) < 0 ? -1 : read(fd, buf, cap - 1);
-	(void)close(fd);
-	if (n < 0)
-		return snap_error_set(err, -EIO, "db.mongodb_uri_file %s: cannot be read", path);
-	if (st.st_mode & 077)
-		return snap_error_set(err, -EPERM, "db.mongodb_uri_file %s: others may read it: chmod 600 it", path);
-	buf[n] = '\0';
-	buf[strcspn(buf, "\r\n")] = '\0';
-	return 0;
-}
-
-static mongoc_client_t *client_new(struct mg *m, mongoc_uri_t *uri, enum mg_conn k)
-{
-	int64_t answer = ANSWER_MS + (int64_t)conf_num(m->d->conf, "db.lock_timeout");
-	mongoc_client_t *c;
-
-	if (k != MG_MAIN) /* the answer comes when the gate is open */
-		answer += (int64_t)conf_num(m->d->conf, "gate_timeout");
-	(void)mongoc_uri_set_option_as_int32(uri, MONGOC_URI_SOCKETTIMEOUTMS, (int32_t)answer);
-	c = mongoc_client_new_from_uri(uri);
-	if (c) {
-		(void)mongoc_client_set_error_api(c, MONGOC_ERROR_API_VERSION_2);
-		(void)mongoc_client_set_appname(c, "stillfs");
-	}
-	return c;
-}
 
 void mg_disconnect(struct mg *m)
 {
@@ -138,28 +41,19 @@ void mg_disconnect(struct mg *m)
 
 static int connect_all(struct mg *m, struct snap_error *err)
 {
-	char text[2048];
-	bson_error_t e = { 0 };
-	mongoc_uri_t *uri;
-	int r = read_uri(m, text, sizeof(text), err);
+	int64_t answer = MGL_ANSWER_MS + (int64_t)conf_num(m->d->conf, "db.lock_timeout");
+	mongoc_uri_t *uri = NULL;
+	int r = mgl_uri("db.mongodb_uri_file", conf_str(m->d->conf, "db.mongodb_uri_file"), &uri, err);
 
-	if (r < 0)
-		return r;
-	uri = mongoc_uri_new_with_error(text, &e);
-	explicit_bzero(text, sizeof(text));
-	if (!uri)
-		return snap_error_set(err, -EINVAL, "db.mongodb_uri_file: its first line is no MongoDB URI");
-	/* one mongod, never another of its set; and no rest after a refused connection */
-	(void)mongoc_uri_set_option_as_bool(uri, MONGOC_URI_DIRECTCONNECTION, true);
-	(void)mongoc_uri_set_option_as_bool(uri, MONGOC_URI_SERVERSELECTIONTRYONCE, false);
-	(void)mongoc_uri_set_option_as_int32(uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, CONNECT_MS);
-	(void)mongoc_uri_set_option_as_int32(uri, MONGOC_URI_CONNECTTIMEOUTMS, CONNECT_MS);
 	for (int k = 0; r == 0 && k < MG_CONNS; k++) {
-		m->c[k] = client_new(m, uri, (enum mg_conn)k);
+		if (k == MG_MAIN + 1) /* the answer of those comes when the gate is open */
+			answer += (int64_t)conf_num(m->d->conf, "gate_timeout");
+		m->c[k] = mgl_client(uri, answer);
 		if (!m->c[k])
 			r = snap_error_set(err, -EINVAL, "db.mongodb_uri_file: the client library refuses its URI");
 	}
-	mongoc_uri_destroy(uri);
+	if (uri)
+		mongoc_uri_destroy(uri);
 	return r;
 }
 
@@ -205,7 +99,7 @@ static int check_watchdog(struct mg *m, struct snap_error *err)
 	(void)BSON_APPEND_INT32(&cmd, "getParameter", 1);
 	(void)BSON_APPEND_INT32(&cmd, "watchdogPeriodSeconds", 1);
 	if (mg_command(m, MG_MAIN, &cmd, &reply, "read watchdogPeriodSeconds", NULL, &ignored) == 0)
-		period = mg_number(&reply, "watchdogPeriodSeconds", -1);
+		period = mgl_number(&reply, "watchdogPeriodSeconds", -1);
 	bson_destroy(&cmd);
 	bson_destroy(&reply);
 	if (period <= 0 || hold < (uint64_t)period * 1000)
@@ -222,7 +116,7 @@ static int check_paths(struct mg *m, struct snap_error *err)
 	bool on = false;
 	int r = mg_simple(m, MG_MAIN, "getCmdLineOpts", &reply, "read mongod's paths", NULL, err);
 
-	path = r == 0 ? text_of(&reply, "parsed.storage.dbPath") : "";
+	path = r == 0 ? mgl_text(&reply, "parsed.storage.dbPath") : "";
 	path = *path ? path : "/data/db";
 	if (r == 0 && stat(path, &st) == 0)
 		for (unsigned i = 0; i < m->d->n_pairs; i++)
@@ -245,7 +139,7 @@ static int check_actions(struct mg *m, struct snap_error *err)
 	(void)BSON_APPEND_INT32(&cmd, "connectionStatus", 1);
 	(void)BSON_APPEND_BOOL(&cmd, "showPrivileges", true);
 	r = mg_command(m, MG_MAIN, &cmd, &reply, "read our privileges", NULL, err);
-	if (r == 0 && find(&reply, "authInfo.authenticatedUsers", &i) && bson_iter_recurse(&i, &users) && bson_iter_next(&users)) {
+	if (r == 0 && mgl_find(&reply, "authInfo.authenticatedUsers", &i) && bson_iter_recurse(&i, &users) && bson_iter_next(&users)) {
 		text = bson_as_relaxed_extended_json(&reply, NULL);
 		lacks = !text || !strstr(text, "\"fsync\"") || !strstr(text, "\"unlock\"");
 		bson_free(text);
@@ -258,39 +152,17 @@ static int check_actions(struct mg *m, struct snap_error *err)
 	return r;
 }
 
-static int hello(struct mg *m, bson_t *reply, struct snap_error *err)
-{
-	struct snap_error first = { 0 };
-	int code = 0, r = mg_simple(m, MG_MAIN, "hello", reply, "ask MongoDB for its role", &code, &first);
-
-	if (r < 0 && code) { /* before 4.4.2 */
-		bson_destroy(reply);
-		return mg_simple(m, MG_MAIN, "isMaster", reply, "ask MongoDB for its role", NULL, err);
-	}
-	return r < 0 ? snap_error_set(err, r, "%s", first.msg) : 0;
-}
-
-static const char *role_of(const bson_t *h)
-{
-	if (is_true(h, "hidden"))
-		return "hidden";
-	if (!*text_of(h, "setName"))
-		return "standalone";
-	return is_true(h, "isWritablePrimary") || is_true(h, "ismaster") ? "primary" :
-	       is_true(h, "secondary") ? "secondary" : "other";
-}
-
 static int identify(struct mg *m, struct snap_error *err)
 {
 	bson_t info, h;
 	int r = mg_simple(m, MG_MAIN, "buildInfo", &info, "read MongoDB's version", NULL, err);
 
 	if (r == 0) {
-		r = hello(m, &h, err);
-		if (r == 0 && strcmp(text_of(&h, "msg"), "isdbgrid") == 0)
+		r = mgl_hello(m->c[MG_MAIN], &h, err);
+		if (r == 0 && strcmp(mgl_text(&h, "msg"), "isdbgrid") == 0)
 			r = snap_error_set(err, -EINVAL, "db.mongodb_uri_file: that is a mongos; name the mongod whose files are here");
 		(void)pthread_mutex_lock(&m->lock);
-		(void)snprintf(m->text, sizeof(m->text), "%.40s %s", text_of(&info, "version"), role_of(&h));
+		(void)snprintf(m->text, sizeof(m->text), "%.40s %s", mgl_text(&info, "version"), mgl_role(&h));
 		(void)pthread_mutex_unlock(&m->lock);
 		bson_destroy(&h);
 	}
@@ -329,7 +201,7 @@ static void put_optime(struct vbuf *out, const char *key, const bson_t *status, 
 	uint32_t t, n;
 
 	(void)snprintf(ts, sizeof(ts), "%s.ts", path);
-	if (!find(status, ts, &i) && !find(status, path, &i))
+	if (!mgl_find(status, ts, &i) && !mgl_find(status, path, &i))
 		return;
 	if (!BSON_ITER_HOLDS_TIMESTAMP(&i))
 		return;
@@ -359,13 +231,13 @@ static int mg_position(void *self, uint32_t max_ms, struct vbuf *out, struct sna
 {
 	struct mg *m = self;
 	bson_t h;
-	int r = hello(m, &h, err);
+	int r = mgl_hello(m->c[MG_MAIN], &h, err);
 
 	if (r == 0) {
-		vbuf_printf(out, "mongodb %s\nmongodb_role %s\nmongodb_lock %s\n", m->text, role_of(&h),
+		vbuf_printf(out, "mongodb %s\nmongodb_role %s\nmongodb_lock %s\n", m->text, mgl_role(&h),
 			    m->fsync ? "fsync" : "none");
-		if (*text_of(&h, "setName"))
-			vbuf_printf(out, "mongodb_set %s\nmongodb_member %s\n", text_of(&h, "setName"), text_of(&h, "me"));
+		if (*mgl_text(&h, "setName"))
+			vbuf_printf(out, "mongodb_set %s\nmongodb_member %s\n", mgl_text(&h, "setName"), mgl_text(&h, "me"));
 		if (m->fsync)
 			r = put_optimes(m, &h, out, err);
 		else
@@ -404,21 +276,8 @@ static void mg_status(void *self, struct vbuf *out)
 	(void)pthread_mutex_unlock(&m->lock);
 }
 
-static void library_end(void)
-{
-	mongoc_cleanup();
-}
-
-static void library_begin(void)
-{
-	mongoc_log_set_handler(NULL, NULL); /* it would write to stderr */
-	mongoc_init();
-	(void)atexit(library_end);
-}
-
 static void *mg_open(const struct door *d, struct snap_error *err)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct mg *m;
 
 	if (!*conf_str(d->conf, "db.mongodb_uri_file")) {
@@ -430,7 +289,7 @@ static void *mg_open(const struct door *d, struct snap_error *err)
 		snap_error_set(err, -ENOMEM, "mongodb: out of memory");
 		return NULL;
 	}
-	(void)pthread_once(&once, library_begin);
+	mgl_begin();
 	m->d = d;
 	m->fsync = strcmp(conf_str(d->conf, "db.mongodb_lock"), "yes") == 0;
 	(void)pthread_mutex_init(&m->lock, NULL);
@@ -442,7 +301,7 @@ static void mg_close(void *self)
 	struct snap_error ignored = { 0 };
 	struct mg *m = self;
 
-	(void)mg_unlock(m, ANSWER_MS, &ignored); /* it would outlive us; the journal has it, should this fail */
+	(void)mg_unlock(m, MGL_ANSWER_MS, &ignored); /* it would outlive us; the journal has it, should this fail */
 	mg_disconnect(m);
 	(void)pthread_mutex_destroy(&m->lock);
 	free(m);

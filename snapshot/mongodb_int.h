@@ -5,8 +5,8 @@
 #define STILLFS_SNAPSHOT_MONGODB_INT_H
 
 #include "snapshot/coord_mongodb.h"
+#include "snapshot/mongodb_link.h"
 
-#include <mongoc/mongoc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -32,8 +32,6 @@ int mg_simple(struct mg *m, enum mg_conn k, const char *name, bson_t *reply, con
 	      struct snap_error *err); /* {name: 1} */
 int mg_connect(struct mg *m, struct snap_error *err); /* all of them; pings those that stand */
 void mg_disconnect(struct mg *m);
-/* A number of any BSON type, or def. path may have dots. */
-int64_t mg_number(const bson_t *b, const char *path, int64_t def);
 
 /* mongodb_lock.c */
 int mg_is_locked(struct mg *m, enum mg_conn k, bool *is, struct snap_error *err);

@@ -32,7 +32,7 @@ static int unlock_once(struct mg *m, enum mg_conn k, int64_t *left, struct snap_
 	bson_t reply;
 	int code = 0, r = mg_simple(m, k, "fsyncUnlock", &reply, "unlock MongoDB", &code, err);
 
-	*left = mg_number(&reply, "lockCount", 0);
+	*left = mgl_number(&reply, "lockCount", 0);
 	bson_destroy(&reply);
 	return r < 0 && code == SERVER_ILLEGAL_OPERATION ? -ENOLCK : r;
 }
@@ -60,7 +60,7 @@ int mg_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *er
 	r = mg_command(m, MG_MAIN, &cmd, &reply, "lock MongoDB", &code, err);
 	bson_destroy(&cmd);
 	m->locked = r == 0;
-	m->shared = r == 0 && mg_number(&reply, "lockCount", 1) > 1;
+	m->shared = r == 0 && mgl_number(&reply, "lockCount", 1) > 1;
 	bson_destroy(&reply);
 	if (r < 0 && code) { /* the server says no: nothing is held */
 		(void)journal_drop(m->d->conf, "mongodb", err);
