@@ -23,6 +23,8 @@ struct prune {
 	pthread_mutex_t io;
 	char (*journal)[33]; /* ids of sets that a plan has condemned and that are not gone yet */
 	size_t n_journal;
+	char journal_plan[PLAN_ID_LEN + 1]; /* the plan that wrote it last */
+	char earlier[PLAN_ID_LEN + 1]; /* the last plan that counted in a process before this one; "": none */
 	char run_id[PLAN_ID_LEN + 1]; /* the last run */
 	struct timespec run_when;
 	unsigned run_removed, run_failed;
@@ -47,7 +49,8 @@ void plan_reason(const struct engine *e, const struct plan *pl, size_t i, struct
 const char *prune_off(const struct engine *e); /* why nothing is pruned by itself; NULL: it is */
 
 /* prune_run.c */
-/* id NULL: the current plan. by: a literal. -EAGAIN it is another plan now; -EINVAL empty policy; -EPERM not adopted. */
+/* id NULL: the current plan. by: a literal. 0 also for a plan that a process before this one has made count: who asked
+ * it had no answer. -EAGAIN it is another plan now; -EINVAL empty policy; -EPERM not adopted. */
 int prune_apply(struct engine *e, const char *id, const char *by, struct snap_error *err);
 int prune_force(struct engine *e, const char *name, struct snap_error *err); /* one set, the floor notwithstanding */
 
@@ -55,7 +58,7 @@ int prune_force(struct engine *e, const char *name, struct snap_error *err); /* 
 int store_open(struct engine *e, struct prune *p, struct snap_error *err);
 int store_policy(struct prune *p, const struct ret_policy *policy, struct snap_error *err);
 int store_identity(struct prune *p, struct snap_error *err); /* this machine's from now on */
-/* Journal: one line "ID" a set. Empty: removed. */
+/* Journal: one line "ID" a set, and "plan ID", journal_plan's. Empty: removed. */
 int store_journal(struct prune *p, char (*ids)[33], size_t n, struct snap_error *err);
 void store_log(struct prune *p, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* one dated line */
 bool store_logged(struct prune *p, const char *id); /* has the log's end said that this one is gone? */

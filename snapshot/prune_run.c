@@ -90,6 +90,7 @@ static bool mark(struct engine *e, const char *by)
 	return n < had;
 }
 
+/* 1: it counts already, since a process before this one. */
 static int check_plan(struct engine *e, const struct plan *pl, const char *id, struct snap_error *err)
 {
 	if (e->prune->foreign)
@@ -98,6 +99,8 @@ static int check_plan(struct engine *e, const struct plan *pl, const char *id, s
 	if (ret_empty(&e->prune->policy))
 		return snap_error_set(err, -EINVAL, "prune: no keep_* rule is set, and an empty policy deletes nothing; write one to "
 						    "retention, such as keep_last 7");
+	if (id && strcmp(id, pl->id) != 0 && strcmp(id, e->prune->earlier) == 0)
+		return 1;
 	if (id && strcmp(id, pl->id) != 0)
 		return snap_error_set(err, -EAGAIN, "prune: the plan is %s now, not %.20s; read prune again", pl->id, id);
 	return 0;
@@ -123,7 +126,7 @@ static int apply(struct engine *e, const char *id, const char *by, struct snap_e
 {
 	struct prune *p = e->prune;
 	char(*ids)[33] = NULL;
-	char plan_id[PLAN_ID_LEN + 1] = "";
+	char plan_id[PLAN_ID_LEN + 1] = "", was[PLAN_ID_LEN + 1];
 	size_t n = 0, n_delete = 0, n_keep = 0;
 	bool stale = false;
 	struct plan pl;
@@ -142,14 +145,18 @@ static int apply(struct engine *e, const char *id, const char *by, struct snap_e
 			r = snap_error_set(err, -ENOMEM, "prune: out of memory");
 	}
 	plan_free(&pl);
+	memcpy(was, p->journal_plan, sizeof(was));
+	if (ids)
+		memcpy(p->journal_plan, plan_id, sizeof(p->journal_plan));
 	(void)pthread_mutex_unlock(&e->lock);
 	FAULT("prune.planned");
 	if (r == 0 && n_delete)
 		r = store_journal(p, ids, n, err);
 	FAULT("prune.counts");
-	if (r < 0) {
+	if (r) {
 		free(ids);
-		return r;
+		memcpy(p->journal_plan, was, sizeof(was)); /* io is held: nobody else writes it */
+		return r < 0 ? r : 0;
 	}
 	(void)pthread_mutex_lock(&e->lock);
 	memcpy(p->run_id, plan_id, sizeof(p->run_id));

@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 
 #define LOG_MAX (1u << 20) /* then it becomes prune.log.1 */
+#define N_LOGS 2
+static const char *const log_names[N_LOGS] = { "prune.log.1", "prune.log" };
 
 static char *read_file(int dir, const char *name, int *error)
 {
@@ -170,6 +172,7 @@ int store_journal(struct prune *p, char (*ids)[33], size_t n, struct snap_error 
 	} else {
 		for (size_t i = 0; i < n; i++)
 			vbuf_printf(&b, "%s\n", ids[i]);
+		vbuf_printf(&b, "plan %s\n", p->journal_plan);
 		r = vbuf_error(&b);
 		if (r == 0)
 			r = catalog_put_file(p->dirfd, "prune.journal", vbuf_text(&b));
@@ -178,22 +181,46 @@ int store_journal(struct prune *p, char (*ids)[33], size_t n, struct snap_error 
 	return r < 0 ? snap_error_set(err, r, "prune: write state_dir/prune.journal: %s", strerror(-r)) : 0;
 }
 
+static void copy_plan(char plan[PLAN_ID_LEN + 1], const char *text)
+{
+	if (strspn(text, "0123456789abcdef") == PLAN_ID_LEN)
+		(void)snprintf(plan, PLAN_ID_LEN + 1, "%.*s", PLAN_ID_LEN, text);
+}
+
+/* The plan of the log's last run: when its journal is empty already, only the log knows of it. */
+static void last_run(struct prune *p)
+{
+	for (size_t i = N_LOGS; i-- > 0 && !*p->earlier;) {
+		int error;
+		cleanup_free char *text = read_file(p->dirfd, log_names[i], &error);
+
+		for (char *s = text; s && (s = strstr(s, "Z run ")) != NULL; s += 6)
+			copy_plan(p->earlier, s + 6);
+	}
+}
+
 static int load_journal(struct prune *p, struct snap_error *err)
 {
 	int error;
 	cleanup_free char *text = read_file(p->dirfd, "prune.journal", &error);
+	const char *s = text;
 	size_t n = 0;
 
+	if (!text && error == ENOENT)
+		last_run(p);
 	if (!text)
 		return error == ENOENT ? 0 : snap_error_set(err, -error, "read state_dir/prune.journal: %s", strerror(error));
 	p->journal = calloc(strlen(text) / 33 + 1, sizeof(*p->journal));
 	if (!p->journal)
 		return snap_error_set(err, -ENOMEM, "read state_dir/prune.journal: out of memory");
-	for (const char *s = text; strspn(s, "0123456789abcdef") == 32; s += 32 + (s[32] == '\n')) {
+	for (; strspn(s, "0123456789abcdef") == 32; s += 32 + (s[32] == '\n')) {
 		memcpy(p->journal[n], s, 32);
 		p->journal[n++][32] = '\0';
 	}
 	p->n_journal = n;
+	if (strncmp(s, "plan ", 5) == 0)
+		copy_plan(p->earlier, s + 5);
+	memcpy(p->journal_plan, p->earlier, sizeof(p->journal_plan));
 	return 0;
 }
 
@@ -242,14 +269,13 @@ void store_log(struct prune *p, const char *fmt, ...)
 
 bool store_logged(struct prune *p, const char *id)
 {
-	static const char *const names[] = { "prune.log", "prune.log.1" };
 	char want[64];
 	bool found = false;
 
 	(void)snprintf(want, sizeof(want), " removed %s ", id);
-	for (size_t i = 0; i < 2 && !found; i++) {
+	for (size_t i = N_LOGS; i-- > 0 && !found;) {
 		int error;
-		cleanup_free char *text = read_file(p->dirfd, names[i], &error);
+		cleanup_free char *text = read_file(p->dirfd, log_names[i], &error);
 
 		found = text && strstr(text, want);
 	}
@@ -258,11 +284,9 @@ bool store_logged(struct prune *p, const char *id)
 
 void store_read_log(struct prune *p, struct vbuf *out)
 {
-	static const char *const names[] = { "prune.log.1", "prune.log" };
-
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < N_LOGS; i++) {
 		int error;
-		cleanup_free char *text = read_file(p->dirfd, names[i], &error);
+		cleanup_free char *text = read_file(p->dirfd, log_names[i], &error);
 
 		if (text)
 			vbuf_puts(out, text);

@@ -2,6 +2,7 @@
 base/fault.h), on provider null and local: the prune is finished by the successor, no set is removed twice or forgotten,
 what was pinned or is the floor stays, and prune.log tells each removal once. Needs a build with -Dfault_points=true."""
 
+import errno
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ SOURCES = pathlib.Path(__file__).parents[2] / "snapshot"
 FILES = (*SOURCES.glob("prune*.c"), SOURCES / "engine_clean.c", SOURCES / "catalog.c", SOURCES / "local" / "local.c")
 POINTS = sorted({p for f in FILES for p in re.findall(r'FAULT\("([a-z_.]+)"\)', f.read_text())})
 IN_RESUME = "prune.resumed"
+BEFORE = ("prune.planned", "catalog.written")  # the plan did not count yet
 # Passed for each set: met at the first one and at the last.
 EACH = ("clean.", "catalog.unlinked", "local.", "prune.log", "prune.struck", "prune.settled")
 # How often the provider is asked once more than there are sets: it had done its part of one, and the record was there
@@ -59,9 +61,10 @@ class Site:
         take(self.m, *names)
         assert self.m.write(f"snapshots/{names[0]}/pin", "yes\n") == 0, self.m.last_error()
         stay, go = ["proof", names[0], *names[4:]], names[1:4]
-        rows = plan(self.m)[1]
+        head, rows = plan(self.m)
         assert [n for n, (action, _) in rows.items() if action == "delete"] == go
         assert rows["proof"] == ("keep", "newest verified") and rows[names[0]] == ("keep", "pinned")
+        self.plan = head["plan"]
         self.ids.update((i, r["name"]) for i, r in self.records().items())
         return stay, go
 
@@ -112,11 +115,17 @@ def site(request, scratch, make_mount):
 def test_death_at_each_step_of_a_prune(site, point, nth):
     stay, go = site.prepare()
     site.faults.arm(point, nth)
-    result = site.m.write("prune", "apply\n")
+    by_id = site.provider == "null"
+    command = f"apply {site.plan}\n" if by_id else "apply\n"
+    result = site.m.write("prune", command)
     wait_for(f"death at {point}", site.faults.killed)
     site.taken_over()
     assert result == 0, site.m.last_error()
     site.assert_done(stay, go, AGAIN.get(point, (0,)))
+    again = errno.EAGAIN if by_id and point in BEFORE else 0  # then it was the successor who made it count
+    assert site.m.write("prune", command) == again, "asked again by hand: a plan that a dead daemon made count is done"
+    assert sets(site.m) == stay
+    assert site.m.write("prune", "apply 0123456789abcdef\n") == errno.EAGAIN
     site.assert_name_is_free(stay, go[-1])
 
 
@@ -126,7 +135,7 @@ def test_death_while_an_interrupted_prune_is_taken_up(site):
     stay, go = site.prepare()
     site.faults.arm("prune.counts")
     result = []
-    writer = threading.Thread(target=lambda: result.append(site.m.write("prune", "apply\n")))
+    writer = threading.Thread(target=lambda: result.append(site.m.write("prune", f"apply {site.plan}\n")))
     os.kill(site.m.keeper, signal.SIGSTOP)  # so that the next point is armed before there is a successor
     try:
         writer.start()
