@@ -1,0 +1,174 @@
+/* snapshot/fence/fence_sessions.c - ends the sessions of a server that is being fenced.
+ * Owns:      the list of ended ids in struct fence_run.
+ * Called by: fence.c once the server is read-only, or when LOCK TABLES of others keep it from becoming so.
+ * Blocks:    until the ended ones are gone, up to the run's end.
+ * Errors:    -EACCES a session of an account above ours; -ETIMEDOUT one that does not end (it rolls back). */
+#include "snapshot/fence/fence_int.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <mysqld_error.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#define POLL_MS 100
+
+struct row {
+	uint64_t id;
+	const char *user, *command, *db;
+	char host[256]; /* without the port */
+};
+
+static void read_row(MYSQL_RES *res, MYSQL_ROW r, struct row *s)
+{
+	const char *host = my_col(res, r, "Host"), *colon = strrchr(host, ':');
+	size_t n = strlen(host);
+
+	if (colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1))
+		n = (size_t)(colon - host);
+	s->id = strtoull(my_col(res, r, "Id"), NULL, 10);
+	s->user = my_col(res, r, "User");
+	s->command = my_col(res, r, "Command");
+	s->db = my_col(res, r, "db");
+	(void)snprintf(s->host, sizeof(s->host), "%.*s", (int)n, host);
+}
+
+/* Replication in both directions, the server's own threads, and who is let through. */
+static bool exempt(const struct row *s, uint64_t own, const char *allow)
+{
+	static const char *const users[] = { "system user", "event_scheduler", "mysql.session", "mysql.sys", NULL };
+	static const char *const commands[] = { "Daemon", "Binlog Dump", "Binlog Dump GTID", "Slave_IO", "Slave_SQL",
+						"Slave_worker", "Group Replication Data Stream subscription", NULL };
+
+	if (s->id == own)
+		return true;
+	for (int i = 0; users[i]; i++)
+		if (strcmp(s->user, users[i]) == 0)
+			return true;
+	for (int i = 0; commands[i]; i++)
+		if (strcasecmp(s->command, commands[i]) == 0)
+			return true;
+	return fence_allowed(allow, s->user, s->host);
+}
+
+static bool was_ended(const struct fence_run *f, uint64_t id)
+{
+	for (size_t i = 0; i < f->n_ended; i++)
+		if (f->ended[i] == id)
+			return true;
+	return false;
+}
+
+/* What the client called itself; "-" on a server without performance_schema, and for clients that do not tell. */
+static void program_of(struct fence_run *f, uint64_t id, char *buf, size_t cap)
+{
+	struct snap_error ignored = { 0 };
+	char sql[192];
+
+	(void)snprintf(sql, sizeof(sql), "SELECT ATTR_VALUE FROM performance_schema.session_connect_attrs WHERE PROCESSLIST_ID = %llu "
+					 "AND ATTR_NAME = 'program_name'", (unsigned long long)id);
+	if (my_value(f->m, sql, NULL, buf, cap, &ignored) < 0 || !*buf)
+		(void)snprintf(buf, cap, "-");
+}
+
+static int end_one(struct fence_run *f, const struct row *s, struct snap_error *err)
+{
+	struct snap_error why = { 0 };
+	char sql[64], program[128];
+	uint64_t *more;
+	int r;
+
+	if (f->n_ended == f->cap_ended) {
+		more = realloc(f->ended, (f->cap_ended + 256) * sizeof(*more));
+		if (!more)
+			return snap_error_set(err, -ENOMEM, "fence: list of ended sessions: out of memory");
+		f->ended = more;
+		f->cap_ended += 256;
+	}
+	program_of(f, s->id, program, sizeof(program));
+	(void)snprintf(sql, sizeof(sql), "KILL CONNECTION %llu", (unsigned long long)s->id);
+	r = my_exec(f->m, sql, "end a session", &why);
+	if (r < 0 && mysql_errno(f->m->c) == ER_NO_SUCH_THREAD)
+		return 0; /* it has gone by itself */
+	if (r < 0 && mysql_errno(f->m->c) == ER_KILL_DENIED_ERROR)
+		return snap_error_set(err, -EACCES, "fence: session %llu of %s@%s may not be ended by our account: GRANT %s ON *.* TO it, or "
+						    "list that one in fence.allow", (unsigned long long)s->id, s->user, s->host,
+				      f->m->mariadb ? "CONNECTION ADMIN" : "CONNECTION_ADMIN, SYSTEM_USER");
+	if (r < 0)
+		return snap_error_set(err, r, "%s", why.msg);
+	f->ended[f->n_ended++] = s->id;
+	if (f->o->ended && strcmp(s->user, "unauthenticated user") != 0)
+		f->o->ended(f->o->arg, &(struct fence_session){ .id = s->id, .user = s->user, .host = s->host, .program = program,
+								.db = *s->db ? s->db : "-" });
+	return 0;
+}
+
+int fence_sessions_once(struct fence_run *f, unsigned *left, char who[128], struct snap_error *err)
+{
+	uint64_t own = mysql_thread_id(f->m->c), highest = 0;
+	MYSQL_RES *res = NULL;
+	bool seen = false;
+	struct row s;
+	MYSQL_ROW row;
+	int r = my_query(f->m, "SHOW PROCESSLIST", "list the sessions", &res, err);
+
+	*left = 0;
+	while (r == 0 && (row = mysql_fetch_row(res))) {
+		read_row(res, row, &s);
+		seen = seen || s.id == own;
+		highest = s.id > highest ? s.id : highest;
+		if (exempt(&s, own, f->o->allow) || (f->limit && s.id > f->limit))
+			continue;
+		if (!(*left)++)
+			(void)snprintf(who, 128, "%llu of %.40s@%.40s", (unsigned long long)s.id, s.user, s.host);
+		if (!was_ended(f, s.id))
+			r = end_one(f, &s, err);
+	}
+	if (res)
+		mysql_free_result(res);
+	if (r == 0 && !seen)
+		r = snap_error_set(err, -EIO, "fence: the server's list of sessions lacks our own, so it cannot be trusted");
+	f->limit = f->limit ? f->limit : highest;
+	return r;
+}
+
+/* Transactions of what was ended. A session leaves the list of sessions only afterwards, but nobody promises that. */
+static int transactions_left(struct fence_run *f, unsigned *left, char who[128], struct snap_error *err)
+{
+	MYSQL_RES *res = NULL;
+	MYSQL_ROW row;
+	int r = my_query(f->m, "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX", "list the transactions", &res, err);
+
+	while (r == 0 && (row = mysql_fetch_row(res)))
+		if (row[0] && was_ended(f, strtoull(row[0], NULL, 10)) && !(*left)++)
+			(void)snprintf(who, 128, "the transaction of session %.20s", row[0]);
+	if (res)
+		mysql_free_result(res);
+	return r;
+}
+
+int fence_sessions_end(struct fence_run *f, struct snap_error *err)
+{
+	const struct timespec pause = { .tv_nsec = POLL_MS * 1000000 };
+	char who[128] = "";
+	unsigned left;
+	int r;
+
+	for (;;) {
+		r = fence_sessions_once(f, &left, who, err);
+		if (r == 0 && !left)
+			r = transactions_left(f, &left, who, err);
+		if (r < 0 || !left)
+			return r;
+		if (f->o->cancelled && f->o->cancelled(f->o->arg))
+			return snap_error_set(err, -ECANCELED, "fence: given up while sessions were ending; the server is read-only");
+		if (clock_boot_ns() >= f->end_ns)
+			return snap_error_set(err, -ETIMEDOUT, "fence: %u ended session%s not gone yet (%s); the server is read-only and goes "
+							       "on ending them: ask for the fence again", left,
+					      left == 1 ? " is" : "s are", who);
+		(void)nanosleep(&pause, NULL);
+	}
+}
