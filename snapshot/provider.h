@@ -77,7 +77,8 @@ struct prov_ops {
 	/* Let go of the run, which is complete and recorded, or taken up by another process: frees r->ref. No I/O. */
 	void (*finish)(void *p, struct prov_run *r);
 	/* Remove a set's data by name and id, also one whose run another process began. Idempotent. Never
-	 * removes data whose recorded id differs (-ESTALE). */
+	 * removes data whose recorded id differs (-ESTALE). -EBUSY: something holds it (a lock, a restore) and nothing of it
+	 * was removed, so that it is a set still; what is partly gone is any other error. */
 	int (*remove)(void *p, const char *name, const char *set_id, uint32_t max_ms,
 		      struct snap_error *err);
 	/* Every set found at the provider: fn(arg, name, set_id, complete). */

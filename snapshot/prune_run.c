@@ -272,8 +272,7 @@ void prune_dropped(struct engine *e, const char *id, const char *name)
 bool prune_failed(struct engine *e, struct set *s, const struct snap_error *err)
 {
 	struct prune *p = e->prune;
-	bool held = (err->code == -EBUSY || err->code == -EPERM) && !exec_stuck(e->prov_exec) && s->volumes <= 1 &&
-		    (s->gone_from == SET_COMPLETE || s->gone_from == SET_FAILED);
+	bool held = err->code == -EBUSY && !exec_stuck(e->prov_exec) && (s->gone_from == SET_COMPLETE || s->gone_from == SET_FAILED);
 	struct snap_error own = { 0 };
 	char id[33];
 

@@ -1,5 +1,5 @@
 /* snapshot/ebs/ebs_int.h - shared by ebs.c (contract), ebs_check.c (preflight), ebs_api.c (calls), ebs_tags.c (record in
- * tags), ebs_place.c, ebs_scan.c (record from tags). Everything here runs on the provider's thread. */
+ * tags), ebs_remove.c, ebs_use.c, ebs_place.c, ebs_scan.c (record from tags). Everything here runs on the provider's thread. */
 #ifndef STILLFS_SNAPSHOT_EBS_INT_H
 #define STILLFS_SNAPSHOT_EBS_INT_H
 
@@ -10,6 +10,7 @@
 
 #define SNAPS_MAX 256 /* of one set, strays included */
 #define DESCRIPTION_MAX 255
+#define USES 3u /* what can keep a snapshot from being deleted: ebs_use.c */
 #define NEW_S 120u /* a snapshot that is so young may not be described yet */
 
 struct ebs {
@@ -19,6 +20,8 @@ struct ebs {
 	/* found at the first use */
 	char url[300], instance[24];
 	const char *region;
+	uint64_t unasked_ns[USES]; /* ebs_use.c: until when a question is not asked that AWS does not allow */
+	unsigned said; /* bit i: that was said */
 };
 
 struct snap {
@@ -81,6 +84,15 @@ int check_allowed(struct api *a, const struct prov_run *r, struct erun *er, stru
 int create_form(struct ebs *e, const struct prov_run *r, const struct erun *er, bool dry, struct vbuf *form,
 		struct snap_error *err);
 const char *create_action(const struct erun *er);
+
+/* ebs.c, prov_ops.finish */
+void ebs_finish(void *self, struct prov_run *r);
+/* ebs_remove.c: prov_ops.discard, remove */
+int ebs_discard(void *self, struct prov_run *r, struct snap_error *err);
+int ebs_remove(void *self, const char *name, const char *set_id, uint32_t max_ms, struct snap_error *err);
+/* ebs_use.c: may these be deleted? -EBUSY with what keeps one of them: a lock, an image, a volume that is being made
+ * of it. Another error: it cannot be known now. 0 also when this host may not ask; then the deletion's answer tells. */
+int use_check(struct api *a, const struct snaps *s, struct snap_error *err);
 
 /* ebs_resume.c: prov_ops.resume. */
 int ebs_resume(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);

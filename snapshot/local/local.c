@@ -446,6 +446,16 @@ void local_finish(void *self, struct prov_run *r)
 
 /* ---- removal ---- */
 
+/* Something has gone already: not "held" in the words of provider.h. */
+static int partly(int r, struct snap_error *err)
+{
+	if (r != -EBUSY)
+		return r;
+	if (err)
+		err->code = -EAGAIN;
+	return -EAGAIN;
+}
+
 /* In base i: NAME if it is this set's, and whatever a crash left of it. -ESTALE: NAME is another set, and was left
  * alone. */
 static int remove_in(struct local *l, unsigned i, const char *name, const char *id, struct snap_error *err)
@@ -477,6 +487,7 @@ static int remove_in(struct local *l, unsigned i, const char *name, const char *
 	FAULT("local.emptied");
 	if (r == 0)
 		r = tree_remove(base, part, err);
+	r = partly(r, err);
 	if (r == 0 && fsync(base) < 0)
 		r = snap_error_set(err, -errno, "sync %s: %s", l->dir[i], strerror(errno));
 	if (r == 0 && stale)
@@ -492,7 +503,7 @@ static int local_remove(void *self, const char *name, const char *id, uint32_t m
 
 	for (unsigned i = l->n_dirs; i-- > 0 && (r == 0 || r == -ESTALE);) { /* the first holds the links: last */
 		one = own_base(l, i) ? remove_in(l, i, name, id, err) : 0;
-		r = one < 0 ? one : r;
+		r = one >= 0 ? r : i + 1 < l->n_dirs ? partly(one, err) : one;
 	}
 	return r;
 }

@@ -85,14 +85,16 @@ class Moto:
 
 class Proxy:
     """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "denied", "half",
-    "500".
-    pending: snapshots are not completed yet; away: every connection is cut."""
+    "500", "code C": refused with that code.
+    pending: snapshots are not completed yet; away: every connection is cut; aged: snapshots were made long ago (a volume may be
+    snapshotted once in 15 s).  holds: {snapshot: "locked", "image" or "restore"}, what keeps it from being deleted."""
 
     def __init__(self, moto, images):
         self.moto, self.images = moto, images  # volume id -> (image, directory of copies)
         self.calls, self.copies, self.made = [], {}, []
         self.faults = collections.defaultdict(list)
-        self.pending = self.away = False
+        self.holds = {}
+        self.pending = self.away = self.aged = False
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -144,6 +146,23 @@ class Proxy:
                 subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(image), str(self.copies[snap])], check=True)
                 self.made.append(snap)
 
+    def held(self, form):
+        """The answer to a question about what holds snapshots: moto knows nothing of locks, and its volumes are made at once. None:
+        it is another question."""
+        action = form["Action"]
+        kind = {"DescribeLockedSnapshots": "locked", "DescribeImages": "image", "DescribeVolumes": "restore"}.get(action)
+        asked = [v for k, v in form.items() if k.startswith("SnapshotId." if kind == "locked" else "Filter.1.Value.")]
+        if not kind or (kind != "locked" and form.get("Filter.1.Name") not in ("block-device-mapping.snapshot-id", "snapshot-id")):
+            return None
+        items = "".join("<item>" + {
+            "locked": f"<snapshotId>{s}</snapshotId><lockState>governance</lockState>",
+            "image": "<imageId>ami-0123456789abcdef0</imageId><blockDeviceMapping><item><ebs><snapshotId>" + s
+                     + "</snapshotId></ebs></item></blockDeviceMapping>",
+            "restore": f"<volumeId>vol-0fedcba9876543210</volumeId><snapshotId>{s}</snapshotId><status>creating</status>"}[kind]
+            + "</item>" for s in asked if self.holds.get(s) == kind)
+        name = {"locked": "snapshotSet", "image": "imagesSet", "restore": "volumeSet"}[kind]
+        return f"<{action}Response><{name}>{items}</{name}></{action}Response>".encode()
+
     def serve(self, handler):
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if self.away:
@@ -160,8 +179,13 @@ class Proxy:
         elif fault == "denied":
             status, answer = 403, (b"<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message>"
                                    b"</Error></Errors></Response>")
+        elif fault.startswith("code "):
+            status, answer = 400, (f"<Response><Errors><Error><Code>{fault[5:]}</Code><Message>no</Message></Error></Errors>"
+                                   f"</Response>").encode()
         elif fault == "500":
             status, answer = 500, b"<html>oops"
+        elif self.held(form) is not None:
+            status, answer = 200, self.held(form)
         else:
             status, answer = self.forward(handler, body)
             if status == 200 and action.startswith("CreateSnapshot") and not dry:
@@ -173,6 +197,8 @@ class Proxy:
         if self.pending and action == "DescribeSnapshots":
             answer = re.sub(rb"<status>completed</status>", b"<status>pending</status>", answer)
             answer = re.sub(rb"<progress>100%</progress>", b"<progress>41%</progress>", answer)
+        if self.aged:
+            answer = re.sub(rb"<startTime>\d{4}", b"<startTime>2001", answer)
         if fault == "lost":
             self.cut(handler)
             return

@@ -1,7 +1,8 @@
 """Prune on provider ebs, against moto with its thousand foreign snapshots: only this lineage's go, a refused removal is
-shown and tried again, another host of the same name with a lineage of its own touches nothing."""
+shown and tried again, another host of the same name with a lineage of its own touches nothing. What is locked, in use or being
+restored is kept, with the reason."""
 
-import time
+import os
 
 from cloud import cloud, make_cloud, snapshot  # noqa: F401
 from stillfs import wait_for
@@ -9,10 +10,10 @@ from test_retention import plan, sets, settled
 
 
 def test_a_plan_removes_its_snapshots_and_no_others(cloud, make_mount):  # noqa: F811
+    cloud.proxy.aged = True
     m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
     assert snapshot(m, "a class=nightly") == 0
     m.wait_state("a", "complete")
-    time.sleep(15.5)  # a volume can be snapshotted once in 15 s
     assert snapshot(m, "b class=nightly") == 0
     m.wait_state("b", "complete")
     head, rows = plan(m)
@@ -37,3 +38,57 @@ def test_a_plan_removes_its_snapshots_and_no_others(cloud, make_mount):  # noqa:
     assert set(plan(m)[1]) == set() and m.write("prune", "apply\n") == 0
     settled(m)
     assert cloud.calls.count("DeleteSnapshot") == 2
+
+
+def held(m, name):
+    """It is a set again, and the plan and the log say why."""
+    wait_for(f"{name} back", lambda: name in sets(m))
+    action, why = plan(m)[1][name]
+    assert action == "keep" and "cannot be removed: " in why, (action, why)
+    said, = [line for line in m.read("prune.log").splitlines() if " skipped " in line and f" {name}: " in line]
+    assert said.split(f" {name}: ")[1] in why
+    return why
+
+
+def test_what_is_locked_in_use_or_being_restored_is_kept_with_the_reason(cloud, make_mount):  # noqa: F811
+    cloud.proxy.aged = True
+    m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
+    for name in "abcdef":
+        assert snapshot(m, f"{name} class=nightly") == 0
+        m.wait_state(name, "complete")
+    cloud.proxy.holds.update(zip(cloud.made, ("locked", "image", "restore")))
+    assert m.write("prune", "apply\n") == 0
+    settled(m)
+    assert sets(m) == ["a", "b", "c", "f"] and [f["SnapshotId"] for f in cloud.sent("DeleteSnapshot")] == cloud.made[3:5]
+    assert "is locked (governance)" in held(m, "a")
+    assert "is in use by the image ami-" in held(m, "b")
+    assert "is being restored: volume vol-" in held(m, "c")
+    assert m.read("prune.log").count("Z removed ") == 2 and "Z failed " not in m.read("prune.log")
+    os.rmdir(m.control / "snapshots" / "a")  # by hand: asked again at once
+    wait_for("the second refusal", lambda: m.read("prune.log").count(" skipped ") == 4)
+    wait_for("a", lambda: "a" in sets(m))
+    assert m.last_error()["message"].endswith("nothing of the set was deleted") and m.state("a") == "complete"
+    cloud.proxy.holds.clear()
+    os.rmdir(m.control / "snapshots" / "a")
+    settled(m)
+    m.stop()
+    m.start()  # the next time: what held them is asked again
+    assert [plan(m)[1][n][0] for n in "bcf"] == ["delete", "delete", "keep"] and m.write("prune", "apply\n") == 0
+    settled(m)
+    assert sets(m) == ["f"] and sorted(f["SnapshotId"] for f in cloud.sent("DeleteSnapshot")) == sorted(cloud.made[:5])
+
+
+def test_who_may_not_ask_says_so_once_and_goes_by_the_deletions_answer(cloud, make_mount):  # noqa: F811
+    cloud.proxy.aged = True
+    m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
+    for name in "abc":
+        assert snapshot(m, f"{name} class=nightly") == 0
+        m.wait_state(name, "complete")
+    for action in ("DescribeLockedSnapshots", "DescribeImages", "DescribeVolumes"):
+        cloud.faults[action] = ["denied"]
+    cloud.faults["DeleteSnapshot"] = ["code InvalidSnapshot.InUse"]
+    assert m.write("prune", "apply\n") == 0
+    settled(m)
+    assert sets(m) == ["a", "c"] and "InvalidSnapshot.InUse" in held(m, "a")
+    assert m.log().count("this host may not ask whether a snapshot is ") == 3, m.log()
+    assert cloud.calls.count("DescribeLockedSnapshots") == cloud.calls.count("DescribeImages") == 1

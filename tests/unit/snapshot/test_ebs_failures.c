@@ -1,5 +1,6 @@
 /* tests/unit/snapshot/test_ebs_failures.c - each call of the provider ebs x each way a call fails: what it says, that it
- * ends in its time, and that nothing is left unaccounted. What a failed creation does is test_ebs.c's. */
+ * ends in its time, and that nothing is left unaccounted. What a failed creation does is test_ebs.c's. Also what
+ * keeps a set from being removed. */
 #include "tests/unit/snapshot/http_server.h"
 #include "tests/unit/snapshot/unit.h"
 #include "snapshot/ebs/ebs_int.h"
@@ -19,6 +20,19 @@
 	"<volumeSize>10</volumeSize><tagSet><item><key>stillfs:set</key><value>" set "</value></item><item><key>stillfs:members</key><value>" n \
 	"</value></item><item><key>stillfs:id</key><value>" ID "</value></item><item><key>stillfs:attempt</key><value>" attempt \
 	"</value></item></tagSet></item>"
+#define NO_LOCK "<DescribeLockedSnapshotsResponse><snapshotSet/></DescribeLockedSnapshotsResponse>"
+#define NO_IMAGE "<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>"
+#define NO_VOLUME "<DescribeVolumesResponse><volumeSet/></DescribeVolumesResponse>"
+#define DELETED "<DeleteSnapshotResponse><return>true</return></DeleteSnapshotResponse>"
+#define LOCK(snap, state) "<DescribeLockedSnapshotsResponse><snapshotSet><item><snapshotId>" snap "</snapshotId><lockState>" state \
+		"</lockState><lockExpiresOn>2030-01-01T00:00:00.000Z</lockExpiresOn></item></snapshotSet></DescribeLockedSnapshotsResponse>"
+#define IMAGE(snap) "<DescribeImagesResponse><imagesSet><item><imageId>ami-1</imageId><blockDeviceMapping><item><virtualName>ephemeral0" \
+		"</virtualName></item><item><ebs><snapshotId>" snap "</snapshotId></ebs></item></blockDeviceMapping></item></imagesSet></DescribeImagesResponse>"
+#define VOLUME(snap, status) "<DescribeVolumesResponse><volumeSet><item><volumeId>vol-9</volumeId><snapshotId>" snap "</snapshotId><status>" status \
+		"</status></item></volumeSet></DescribeVolumesResponse>"
+#define DENIED { .status = 403, .body = ERR("UnauthorizedOperation") }
+#define ONE_OF(n) { .body = SNAPS(TAGGED("snap-1", A, "nightly", ID, n)) }
+#define BOTH { .body = SNAPS(TAGGED("snap-1", A, "nightly", ID, "2") TAGGED("snap-2", B, "nightly", ID, "2")) }
 #define SHORT_MS 250u
 
 /* How the call fails, for good. */
@@ -84,12 +98,22 @@ static void begin(const struct hs_step *steps, size_t n)
 				    .class = "daily", .description = "", .tags = "", .position = "" };
 }
 
-static void end(void)
+static void stop(bool unplayed)
 {
 	prov_ebs.finish(at.p, &at.run);
 	prov_ebs.close(at.p);
-	hs_stop(at.s, true);
+	hs_stop(at.s, unplayed);
 	conf_free(at.conf);
+}
+
+static void end(void)
+{
+	stop(true);
+}
+
+static void end_played(void) /* every step */
+{
+	stop(false);
 }
 
 static int setup(void **state)
@@ -158,19 +182,74 @@ static void no_failure_of_asking_fails_a_set_that_is_pending(void **state)
 
 static void a_removal_that_fails_says_so_and_can_be_repeated(void **state)
 {
-	for (unsigned k = 0; k < 2; k++)
+	static const char *const actions[] = { "DescribeSnapshots", "DescribeLockedSnapshots", "DescribeImages", "DescribeVolumes", "snap-1: " };
+
+	for (unsigned k = 0; k < 5; k++)
 		for (size_t f = 0; f < N_FAULTS; f++) {
-			struct hs_step steps[2] = { { .body = SNAPS(TAGGED("snap-1", A, "nightly", ID, "1")) } };
+			struct hs_step steps[5] = { ONE_OF("1"), { .body = NO_LOCK }, { .body = NO_IMAGE }, { .body = NO_VOLUME } };
 			uint64_t began;
 			int r;
 
+			if (k > 0 && k < 4 && faults[f].code == -EACCES)
+				continue; /* passed over, see below */
 			steps[k] = faults[f].step;
 			begin(steps, k + 1);
 			began = clock_boot_ns();
 			r = prov_ebs.remove(at.p, "nightly", ID, SHORT_MS, &at.err);
-			check(k ? "snap-1: " : "DescribeSnapshots", &faults[f], r, began);
+			check(actions[k], &faults[f], r, began);
 			end();
 		}
+}
+
+static void what_holds_a_snapshot_is_asked_before_anything_of_its_set_is_deleted(void **state)
+{
+	static const struct {
+		struct hs_step steps[7];
+		unsigned n;
+		int code;
+		const char *says;
+	} t[] = {
+		{ { BOTH, { .body = LOCK("snap-2", "governance") } }, 2, -EBUSY,
+		  "snapshot snap-2 is locked (governance, until 2030-01-01T00:00:00.000Z); nothing of the set was deleted" },
+		{ { BOTH, { .body = NO_LOCK }, { .body = IMAGE("snap-2") } }, 3, -EBUSY, "snapshot snap-2 is in use by the image ami-1" },
+		{ { BOTH, { .body = NO_LOCK }, { .body = NO_IMAGE }, { .body = VOLUME("snap-1", "creating") } }, 4, -EBUSY,
+		  "snapshot snap-1 is being restored: volume vol-9" },
+		/* what is no reason: an old lock, somebody else's, a volume that is made */
+		{ { ONE_OF("1"), { .body = LOCK("snap-1", "expired") }, { .body = IMAGE("snap-3") }, { .body = VOLUME("snap-1", "available") },
+		    { .body = DELETED } }, 5, 0, "" },
+		/* it cannot be known now: nothing is deleted */
+		{ { ONE_OF("1"), { .status = 400, .body = ERR("InvalidParameterValue") } }, 2, -EINVAL, "DescribeLockedSnapshots: AWS answered Invalid" },
+		/* not allowed to ask: DeleteSnapshot tells */
+		{ { ONE_OF("1"), DENIED, DENIED, DENIED, { .status = 400, .body = ERR("InvalidSnapshot.InUse") } }, 5, -EBUSY,
+		  "snap-1: DeleteSnapshot: AWS answered InvalidSnapshot.InUse" },
+		{ { ONE_OF("1"), { .status = 400, .body = ERR("InvalidAction") }, DENIED, DENIED, { .status = 400, .body = ERR("SnapshotLocked.X") } }, 5,
+		  -EBUSY, "snap-1: DeleteSnapshot: AWS answered SnapshotLocked.X" },
+		/* a part has gone: no set any more, tried again */
+		{ { ONE_OF("2"), { .body = LOCK("snap-1", "compliance") } }, 2, -EAGAIN, "other snapshots of the set nightly have gone" },
+		{ { BOTH, DENIED, DENIED, DENIED, { .body = DELETED }, { .status = 400, .body = ERR("SnapshotLocked.X") } }, 6, -EAGAIN,
+		  "snap-2: DeleteSnapshot: AWS answered SnapshotLocked.X" },
+	};
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+		int r;
+
+		begin(t[i].steps, t[i].n);
+		r = prov_ebs.remove(at.p, "nightly", ID, 20000, &at.err);
+		if (r != t[i].code || !strstr(at.err.msg, t[i].says))
+			fail_msg("row %zu: %d: %s", i, r, at.err.msg);
+		end_played();
+	}
+}
+
+static void a_question_that_is_not_allowed_is_not_asked_of_each_set(void **state)
+{
+	const struct hs_step steps[] = { ONE_OF("1"), DENIED, DENIED, DENIED, { .body = DELETED }, ONE_OF("1"),
+					 { .body = DELETED, .expect = "Action=DeleteSnapshot&" } };
+
+	begin(steps, 7);
+	assert_int_equal(prov_ebs.remove(at.p, "nightly", ID, 20000, &at.err), 0);
+	assert_int_equal(prov_ebs.remove(at.p, "nightly", ID, 20000, &at.err), 0);
+	end_played();
 }
 
 static void what_cannot_be_asked_is_taken_up_later(void **state)
@@ -238,6 +317,8 @@ int main(void)
 		T(before_the_hold_every_failure_ends_in_time_and_leaves_nothing),
 		T(no_failure_of_asking_fails_a_set_that_is_pending),
 		T(a_removal_that_fails_says_so_and_can_be_repeated),
+		T(what_holds_a_snapshot_is_asked_before_anything_of_its_set_is_deleted),
+		T(a_question_that_is_not_allowed_is_not_asked_of_each_set),
 		T(what_cannot_be_asked_is_taken_up_later),
 		T(only_what_its_record_says_is_taken_up),
 		T(a_set_that_is_taken_up_is_followed),
