@@ -208,6 +208,8 @@ static int my_preflight(void *self, uint32_t max_ms, struct snap_error *err)
 		r = my_check_paths(m, err);
 	if (r == 0)
 		r = my_check_role(m, err);
+	if (r == -EACCES)
+		my_disconnect(m); /* what is granted now is for new sessions */
 	vbuf_free(&m->layout);
 	return r < 0 ? r : my_read_layout(m, &m->layout, err);
 }
@@ -227,7 +229,8 @@ static int my_examine(void *self, uint32_t max_ms, struct vbuf *out, struct snap
 		int (*check)(struct my *m, struct snap_error *err);
 	} checks[] = { { "session settings", set_session }, { "privileges of the account", my_check_grants },
 		       { "every path the server writes is on the mount", my_check_paths },
-		       { "replication, group and cluster", my_check_role } };
+		       { "replication, group and cluster", my_check_role },
+		       { "replicas of a semi-synchronous source acknowledge", my_check_semi_source } };
 	struct my *m = self;
 	struct snap_error why = { 0 };
 	int bad = 0;

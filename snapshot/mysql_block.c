@@ -83,16 +83,17 @@ static int kill_one(struct my *m, const char *id, struct found *f, struct snap_e
 	return r;
 }
 
+/* more: said of it besides. */
 static int note(struct my *m, struct found *f, const char *id, const char *user, const char *age, const char *info,
-		bool may_kill, struct snap_error *err)
+		const char *more, bool may_kill, struct snap_error *err)
 {
 	bool kill = may_kill && m->policy == MY_KILL && *info && (!m->kill_user[0] || strcmp(m->kill_user, user) == 0);
-	char word[16], line[160];
+	char word[16], line[192];
 	int n;
 
 	(void)snprintf(word, sizeof(word), "%.*s", (int)strcspn(info, " \t\n("), info);
-	n = snprintf(line, sizeof(line), "%s by %.32s for %.12s s (id %.20s)", *word ? word : "an idle session with a lock",
-		     user, age, id);
+	n = snprintf(line, sizeof(line), "%s by %.32s for %.12s s (id %.20s%s)", *word ? word : "an idle session with a lock",
+		     user, age, id, more);
 	if (f->n++ < 4 && f->len + (size_t)n + 3 < sizeof(f->names))
 		f->len += (size_t)snprintf(f->names + f->len, sizeof(f->names) - f->len, "%s%s", f->len ? ", " : "", line);
 	if (!strstr(vbuf_text(&m->blockers), id) && m->blockers.len < 2000)
@@ -100,7 +101,14 @@ static int note(struct my *m, struct found *f, const char *id, const char *user,
 	return kill ? kill_one(m, id, f, err) : 0;
 }
 
-/* Long statements. */
+/* A commit that waits for a semi-synchronous replica: every kind of lock waits for it, and nothing ends it but an
+ * acknowledgement or the source's timeout. */
+static bool awaits_ack(const char *state)
+{
+	return strncmp(state, "Waiting for semi-sync ACK", 25) == 0;
+}
+
+/* Long statements; those that wait for a replica after a second already, as it mostly takes milliseconds. */
 static int look_at_statements(struct my *m, struct found *f, bool may_kill, struct snap_error *err)
 {
 	const char *table = !m->mariadb && m->version >= 80022 ? "performance_schema.processlist" :
@@ -110,17 +118,19 @@ static int look_at_statements(struct my *m, struct found *f, bool may_kill, stru
 	MYSQL_ROW row;
 	int r;
 
-	(void)snprintf(sql, sizeof(sql), "SELECT ID, USER, TIME, INFO FROM %s WHERE COMMAND IN ('Query', 'Execute') AND TIME "
-					 ">= %llu AND ID <> CONNECTION_ID()", table,
+	(void)snprintf(sql, sizeof(sql), "SELECT ID, USER, TIME, STATE, INFO FROM %s WHERE COMMAND IN ('Query', 'Execute') AND "
+					 "(TIME >= %llu OR (TIME >= 1 AND STATE LIKE 'Waiting for semi-sync ACK%%')) AND "
+					 "ID <> CONNECTION_ID()", table,
 		       (unsigned long long)(conf_num(m->d->conf, "db.blocker_age") / 1000));
 	r = my_query(m, sql, "look for long statements", &res, err);
 	while (r == 0 && (row = mysql_fetch_row(res))) {
 		const char *info = my_col(res, row, "INFO");
+		bool ack = awaits_ack(my_col(res, row, "STATE"));
 
 		/* an applier without a statement waits for work */
-		if (blocks(m, info) && (*info || strcmp(my_col(res, row, "USER"), "system user") != 0))
+		if (ack || (blocks(m, info) && (*info || strcmp(my_col(res, row, "USER"), "system user") != 0)))
 			r = note(m, f, my_col(res, row, "ID"), my_col(res, row, "USER"), my_col(res, row, "TIME"),
-				 *info ? info : "a", may_kill, err);
+				 *info ? info : "a", ack ? ", waits for a replica's acknowledgement" : "", may_kill && !ack, err);
 	}
 	if (res)
 		mysql_free_result(res);
@@ -147,7 +157,7 @@ static int look_at_locks(struct my *m, struct found *f, struct snap_error *err)
 					      "stillfs");
 	}
 	while (r == 0 && (row = mysql_fetch_row(res)))
-		r = note(m, f, my_col(res, row, "ID"), my_col(res, row, "USER"), my_col(res, row, "TIME"), "", false, err);
+		r = note(m, f, my_col(res, row, "ID"), my_col(res, row, "USER"), my_col(res, row, "TIME"), "", "", false, err);
 	if (res)
 		mysql_free_result(res);
 	return r;

@@ -93,15 +93,18 @@ int my_check_grants(struct my *m, struct snap_error *err)
 {
 	struct vbuf all = VBUF_INIT, missing = VBUF_INIT;
 	char user[128] = "";
-	struct need n[8];
+	bool desync = false;
+	struct need n[9];
 	unsigned count;
 	int r = my_all_grants(m, &all, err);
 
 	if (r == 0)
 		r = my_value(m, "SELECT CURRENT_USER()", NULL, user, sizeof(user), err);
+	if (r == 0 && strcmp(conf_str(m->d->conf, "db.galera"), "desync") == 0)
+		r = my_galera(m, &desync, err);
 	count = needs(m, r == 0 && is_replica(m), n);
 	/* 10.5.2 to 10.5.8 had it under another name; SUPER has both */
-	n[count++] = (struct need){ "SUPER", "", m->lazy_log && m->method != MY_NONE };
+	n[count++] = (struct need){ "SUPER", "", desync || (m->lazy_log && m->method != MY_NONE) };
 	n[count++] = (struct need){ "SLAVE MONITOR", "SUPER", m->mariadb && m->version >= 100508 };
 	for (unsigned i = 0; r == 0 && i < count; i++)
 		if (n[i].when && !my_has_grant(vbuf_text(&all), n[i].name) && !(*n[i].or_else && my_has_grant(vbuf_text(&all), n[i].or_else)))

@@ -1,7 +1,7 @@
 /* snapshot/mysql_int.h - shared by the files of the MySQL coordinator: mysql.c (statements, preflight), mysql_conn.c
  * (connection), mysql_lock.c, mysql_pos.c (position), mysql_block.c (what would block the lock), mysql_replica.c (what
- * is changed around the hold), mysql_check.c (privileges and paths), mysql_tls.c; and by what acts on a server alone
- * (fence/). Private to them; one thread at a time. */
+ * is changed around the hold), mysql_role.c (semi-sync, groups, clusters), mysql_check.c (privileges and paths),
+ * mysql_tls.c; and by what acts on a server alone (fence/). Private to them; one thread at a time. */
 #ifndef STILLFS_SNAPSHOT_MYSQL_INT_H
 #define STILLFS_SNAPSHOT_MYSQL_INT_H
 
@@ -90,8 +90,14 @@ int my_parse_blockers(struct my *m, struct snap_error *err);
 /* wait: as db.blockers says; else -EAGAIN at once when there is one. Ends at sever. */
 int my_blockers(struct my *m, bool wait, struct snap_error *err);
 
+/* ---- mysql_role.c ---- */
+int my_check_role(struct my *m, struct snap_error *err); /* what a hold would do to others: a source, a group, a cluster */
+/* -EAGAIN: commits are going to wait for replicas that are not there, and the lock for the commits. For doctor. */
+int my_check_semi_source(struct my *m, struct snap_error *err);
+/* *in_flow: it is a Galera node whose queue makes the cluster wait. */
+int my_galera(struct my *m, bool *in_flow, struct snap_error *err);
+
 /* ---- mysql_replica.c ---- */
-int my_check_role(struct my *m, struct snap_error *err); /* group replication, Galera, semi-sync */
 int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err);
 int my_finish(void *self, int result, uint32_t max_ms, struct snap_error *err);
 int my_recover(void *self, uint32_t max_ms, struct snap_error *err);

@@ -1,5 +1,5 @@
 /* snapshot/mysql_replica.c - what is changed on a server around the hold and changed back: an applier stopped, a
- * Galera node out of flow control; and the roles in which a hold would hurt others.
+ * Galera node out of flow control.
  * Owns:      the journal "mysql": a line for each change, on disk before the change.
  * Called by: the engine on its database thread, gate open, nothing locked.
  * Blocks:    for an applier to end its transaction, and for db.blockers.
@@ -18,71 +18,6 @@
 #define ER_BAD_SLAVE 1200u /* this channel is no replica (any more) */
 #define ER_NO_CHANNEL 3074u
 #define ER_NO_CONNECTION 1617u /* MariaDB: there is no master connection of this name */
-
-/* ---- roles ---- */
-
-static int check_semi_sync(struct my *m, struct snap_error *err)
-{
-	uint64_t hold = conf_num(m->d->conf, "gate_timeout"), limit = conf_num(m->d->conf, "db.semi_sync_timeout");
-	char on[8];
-	int r = my_status_value(m, "Rpl_semi_sync_slave_status", on, sizeof(on), err);
-
-	if (r == 0 && !*on)
-		r = my_status_value(m, "Rpl_semi_sync_replica_status", on, sizeof(on), err);
-	if (r < 0 || strcmp(on, "ON") != 0 || hold < limit)
-		return r;
-	return snap_error_set(err, -EINVAL, "this server is a semi-synchronous replica, and a hold of up to gate_timeout=%g s "
-					    "could make its source wait for it and give up semi-synchronous replication: set "
-					    "gate_timeout below the source's rpl_semi_sync timeout, and db.semi_sync_timeout to "
-					    "that", (double)hold / 1000);
-}
-
-static int check_group(struct my *m, struct snap_error *err)
-{
-	char name[64], role[32];
-	int r = m->mariadb ? 0 : my_variable(m, "group_replication_group_name", name, sizeof(name), err);
-
-	if (r < 0 || m->mariadb || !*name)
-		return r;
-	r = my_value(m, "SELECT MEMBER_ROLE FROM performance_schema.replication_group_members WHERE MEMBER_ID = "
-			"@@GLOBAL.server_uuid AND MEMBER_STATE = 'ONLINE'", NULL, role, sizeof(role), err);
-	if (r < 0 || strcmp(role, "PRIMARY") != 0 || strcmp(conf_str(m->d->conf, "db.group_primary"), "allow") == 0)
-		return r;
-	return snap_error_set(err, -EPERM, "this server is a primary of its group: a hold would stop the group's writes, and "
-					   "may have it expelled; take the snapshot on a secondary, or set "
-					   "db.group_primary=allow");
-}
-
-static int galera(struct my *m, bool *is, struct snap_error *err)
-{
-	char on[8];
-	int r = 0;
-
-	*is = false;
-	if (m->mariadb || m->version < 90000)
-		r = my_variable(m, "wsrep_on", on, sizeof(on), err);
-	if (r == 0 && (m->mariadb || m->version < 90000) && (strcmp(on, "ON") == 0 || strcmp(on, "1") == 0))
-		r = my_status_value(m, "wsrep_ready", on, sizeof(on), err);
-	else
-		return r;
-	*is = r == 0 && strcmp(on, "ON") == 0;
-	return r;
-}
-
-int my_check_role(struct my *m, struct snap_error *err)
-{
-	bool is_galera;
-	int r = check_semi_sync(m, err);
-
-	if (r == 0)
-		r = check_group(m, err);
-	if (r == 0)
-		r = galera(m, &is_galera, err);
-	if (r == 0 && is_galera && strcmp(conf_str(m->d->conf, "db.galera"), "refuse") == 0)
-		r = snap_error_set(err, -EPERM, "this server is a Galera node: a hold makes the cluster wait for it (flow control); "
-						"set db.galera=desync to take it out of flow control for the hold");
-	return r;
-}
 
 /* ---- changing, and changing back ---- */
 
@@ -277,7 +212,7 @@ static int stop_appliers(struct my *m, struct snap_error *err)
 int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err)
 {
 	struct my *m = self;
-	bool is_galera = false;
+	bool in_flow = false;
 	int r = 0;
 
 	vbuf_free(&m->journal);
@@ -295,8 +230,8 @@ int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *
 			r = my_exec(m, "SET GLOBAL innodb_flush_log_at_trx_commit=1", "have commits written out for the hold", err);
 	}
 	if (r == 0)
-		r = galera(m, &is_galera, err);
-	if (r == 0 && is_galera) {
+		r = my_galera(m, &in_flow, err);
+	if (r == 0 && in_flow) {
 		r = journal_add(m, "desync", "now", err);
 		if (r == 0)
 			r = my_exec(m, "SET GLOBAL wsrep_desync=1", "take the Galera node out of flow control", err);

@@ -107,6 +107,15 @@ class SQL:
         self.state.mkdir()
         self.mysql = server is MySQL
 
+    @classmethod
+    def around(cls, db, scratch, argv):
+        """The same for a server that runs already."""
+        s = cls.__new__(cls)
+        s.db, s.data, s.argv, s.mysql, s.state = db, db.datadir, argv, isinstance(db, MySQL), scratch / "state"
+        s.method = "ftwrl+instance" if s.mysql else "backup"
+        s.state.mkdir()
+        return s
+
     def drive(self, argv=None, **options):
         return Drive(argv or self.argv, state_dir=self.state, **{
             "db__socket": self.db.socket, "mount_dev": os.stat(self.data).st_dev, "db__blocker_age": 1,

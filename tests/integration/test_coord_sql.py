@@ -264,11 +264,8 @@ def pair(request, server):
     (scratch / "data").mkdir()
     source = kind(scratch / "source", scratch / "data", 11, options=replication.options(kind, port)).start()
     (scratch / "rep").mkdir()
-    other = coordinators.SQL.__new__(coordinators.SQL)
-    other.data, other.argv, other.method, other.state, other.mysql = scratch / "rep", server.argv, server.method, \
-        scratch / "state", server.mysql
-    other.state.mkdir()
-    other.db = kind(scratch / "replica", other.data, 12, options=replication.options(kind, replication.free_port())).start()
+    other = coordinators.SQL.around(kind(scratch / "replica", scratch / "rep", 12,
+                                         options=replication.options(kind, replication.free_port())).start(), scratch, server.argv)
     replication.account(source)
     replication.attach(other.db, port)
     source.query("CREATE DATABASE t")

@@ -133,11 +133,14 @@ def follow(clone, source, gtid):
 @pytest.mark.parametrize("kind,role", ROLES)
 def test_a_set_taken_under_load_starts_and_follows_from_its_record(kind, role):
     with site(kind) as (m, make, scratch):
-        a = make("a", m.mnt / "d", 1, more=["--auto-increment-increment=2"])
+        # two writable MariaDBs need a domain each: the numbers of one domain are one sequence
+        domain = [f"--gtid-domain-id={n}" if role == "master-master" and kind is MariaDB else "--auto-increment-increment=2" for n in (1, 2)]
+        a = make("a", m.mnt / "d", 1, more=["--auto-increment-increment=2", domain[0]])
         source = a
         loads = []
         if role != "primary":
-            source = make("s", scratch.dir / "s-data", 2, more=["--auto-increment-increment=2", "--auto-increment-offset=2"])
+            source = make("s", scratch.dir / "s-data", 2,
+                          more=["--auto-increment-increment=2", "--auto-increment-offset=2", domain[1]])
             replication.account(source)
             replication.attach(a, source.port)
         else:
