@@ -88,8 +88,8 @@ class Scratch:
 class Mount:
     """stillfs over scratch/fs/back at scratch/mnt (over=True: over-mount)."""
 
-    def __init__(self, scratch, name=None, over=False, start=True, env=None, **options):
-        self.scratch = scratch
+    def __init__(self, scratch, name=None, over=False, start=True, env=None, program=STILLFS, **options):
+        self.scratch, self.program = scratch, program
         self.dir = scratch.dir
         self.back = scratch.fs / "back"
         self.back.mkdir(exist_ok=True)
@@ -111,7 +111,7 @@ class Mount:
 
     def argv(self):
         text = ",".join([f"{k}={v}" for k, v in self.options.items()] + [f"pair={b}:{p}" for b, p in self.more_pairs])
-        return [str(STILLFS), "-o", text, str(self.back), str(self.mnt)]
+        return [str(self.program), "-o", text, str(self.back), str(self.mnt)]
 
     def try_start(self):
         return subprocess.run(self.argv(), capture_output=True, text=True, env=self.env, timeout=90)

@@ -82,9 +82,10 @@ def test_the_slow_device_is_slow_in_proportion_and_native_equals_native(tmp):
     assert all(r["threads_cpu_s"] for r in got["results"] if r["view"] == "mount")
 
 
-def test_ratios_are_taken_within_a_round_and_order_rotates():
+def test_ratios_are_taken_within_a_round_and_order_turns_and_rotates():
     from rounds import geometric_mean, interleave, percentile, ratios
-    assert list(interleave(["a", "b", "c"], 2)) == [(0, "a"), (0, "b"), (0, "c"), (1, "b"), (1, "c"), (1, "a")]
+    assert list(interleave(["a", "b", "c"], 3)) == [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "b"), (1, "a"),
+                                                    (2, "c"), (2, "a"), (2, "b")]
     runs = [{"view": v, "round": n, "iops": x} for v, n, x in
             (("native", 0, 10), ("mount", 0, 5), ("mount", 1, 30), ("native", 1, 100))]
     assert ratios(runs, "mount") == [0.5, 0.3]
@@ -104,6 +105,39 @@ def test_sysbench_runs_mysql_on_the_mount(tmp):
     assert [(r["server"], r["view"], r["kind"], r["threads"]) for r in got] == \
         [("mysql", "native", "rw", 2), ("mysql", "mount", "rw", 2)]
     assert all(r["tps"] > 1 and 0 < r["p50_ms"] <= r["p99_ms"] for r in got)
+
+
+def test_a_pinned_view_is_the_same_mount_with_its_data_threads_bound(tmp, monkeypatch):
+    monkeypatch.setenv("STILLFS_BENCH_TMP", str(tmp))
+    import command  # noqa: F401
+    import views
+    from device import Volume, thread_ns
+
+    def bound(view):
+        return {name: os.sched_getaffinity(int(tid)) for tid, (name, _) in thread_ns(view.mount.daemon).items()
+                if name.startswith("lane-")}
+    cpus = sorted(os.sched_getaffinity(0))
+    with Volume(BUILD, "raw", size_mb=512) as volume, \
+            views.opened(volume, ["native", "pinned", "other"], "threads=3", str(BUILD), "threads=2") as got:
+        assert list(got) == ["native", "mount", "pinned", "other"]
+        got["pinned"].begin()
+        assert bound(got["mount"]) == {f"lane-{i}": {cpus[i % len(cpus)]} for i in range(3)}
+        assert bound(got["other"]) == {f"lane-{i}": set(cpus) for i in range(2)}
+        got["mount"].begin()
+        assert bound(got["mount"]) == {f"lane-{i}": set(cpus) for i in range(3)}
+        for name in ("pinned", "other"):  # each has its own directory behind it
+            (got[name].path / "name").write_text(name)
+            assert (got[name].back / "name").read_text() == name
+
+
+def test_sysbench_compares_two_builds_with_servers_that_stand_still_meanwhile(tmp):
+    got = bench(tmp, "sysbench", "--warm", "--profile", "raw", "--rounds", "2", "--seconds", "1", "--rows", "200", "--threads", "2",
+                "--kind", "rw", "--what", "mount,other-pinned", "--other", str(BUILD), "--other-opts", "threads=1",
+                "--base", "mount")["results"]
+    assert [(r["round"], r["view"]) for r in got] == [(0, "native"), (0, "mount"), (0, "other-pinned"),
+                                                      (1, "other-pinned"), (1, "mount"), (1, "native")]
+    assert all(r["tps"] > 1 and r["machine_ms_tx"] > 0 for r in got)
+    assert all(r["ours_ms_tx"] == 0 for r in got if r["view"] == "native")
 
 
 def test_tables_times_every_step_of_each_view(tmp):

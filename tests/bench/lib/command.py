@@ -36,6 +36,12 @@ def parser(description, plot=False, **defaults):
     return p
 
 
+def two_builds(p):
+    """What a command takes that can compare two builds, or one with other options."""
+    p.add_argument("--other", metavar="DIR", help="the build of the views `other` and `other-pinned`")
+    p.add_argument("--other-opts", metavar="K=V,...", default="", help="options of its mount")
+
+
 def make_build(directory):
     for argv in (["meson", "setup", directory, TOP, "--buildtype=release", "-Dtest_providers=true", "-Ddocs=disabled"],
                  ["ninja", "-C", directory]):

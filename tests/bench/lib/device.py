@@ -29,6 +29,12 @@ def thread_ns(pid):
     return found
 
 
+def process_s(pid):
+    """CPU seconds of a process; threads that have ended, such as the kernel's workers for its io_uring, are in it."""
+    stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def unmount(path, within_s=20):
     end = time.monotonic() + within_s
     while os.path.ismount(path):

@@ -63,11 +63,11 @@ def _warm(path, size_mb=256):
             f.read(1 << 20)
 
 
-def prepare(cell, view, back):
+def prepare(cell, view):
     """The state of caches and files that the cell is about; the same for every view."""
     if cell == "buf.append" and (view.path / "append").exists():
         (view.path / "append").unlink()
-    for directory in (view.path, back):  # both caches: the mount's and the backing's
+    for directory in (view.path, view.back):  # both caches: the mount's and the backing's
         _drop(directory / "data")
     if "hit" in cell or cell.startswith("mmap"):
         _warm(view.path / "data")
@@ -86,10 +86,11 @@ def argv(cell, directory, seconds):
 
 def run(cell, view, volume, seconds, more=()):
     """One run: a dictionary of figures."""
-    prepare(cell, view, volume.fs / "back")
-    threads, device, busy = view.threads(), volume.cpu_ns(), busy_jiffies()
+    prepare(cell, view)
+    view.begin()
+    threads, device, busy, ours = view.threads(), volume.cpu_ns(), busy_jiffies(), view.cpu_s()
     r = subprocess.run([*argv(cell, view.path, seconds), *more], capture_output=True, text=True, start_new_session=True)
-    after, busy_after = view.threads(), busy_jiffies()
+    after, busy_after, ours = view.threads(), busy_jiffies(), view.cpu_s() - ours
     if r.returncode:
         raise Failed(f"fio {cell}: {(r.stderr or r.stdout).strip()[-1000:]}")
     job = json.loads(r.stdout[r.stdout.index("{"):])["jobs"][0]
@@ -99,13 +100,13 @@ def run(cell, view, volume, seconds, more=()):
     main_half = max(halves, key=lambda h: h["total_ios"])
     ops = sum(h["total_ios"] for h in halves)
     pct = main_half["clat_ns"].get("percentile", {})
-    ours = {n: (ns - threads.get(n, 0)) / 1e9 for n, ns in after.items()}
+    by_thread = {n: (ns - threads.get(n, 0)) / 1e9 for n, ns in after.items()}
     return {
         "cell": cell, "iops": sum(h["iops"] for h in halves), "mbps": sum(h["bw_bytes"] for h in halves) / 1e6,
         "p50_us": pct.get("50.000000", 0) / 1000, "p99_us": pct.get("99.000000", 0) / 1000,
         "sync_p50_us": job.get("sync", {}).get("lat_ns", {}).get("percentile", {}).get("50.000000", 0) / 1000,
         "ops": ops, "fio_cpu_s": (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000,
-        "threads_cpu_s": {n: round(s, 4) for n, s in ours.items() if s > 0.0005},
+        "threads_cpu_s": {n: round(s, 4) for n, s in by_thread.items() if s > 0.0005}, "ours_cpu_s": ours,
         "device_cpu_s": (volume.cpu_ns() - device) / 1e9,
         "machine_cpu_s": (busy_after[0] - busy[0]) / os.sysconf("SC_CLK_TCK"),
         "machine_busy": (busy_after[0] - busy[0]) / max(1, busy_after[1] - busy[1]),

@@ -9,10 +9,12 @@ import time
 
 
 def interleave(names, rounds):
-    """The names once a round, the order rotated, so that drift of the machine meets each alike."""
+    """The names once a round, every second round the one before backwards, and each pair of rounds rotated, so that drift of
+    the machine and what the one before leaves behind meet each alike."""
     for n in range(rounds):
-        k = n % len(names)
-        for name in [*names[k:], *names[:k]]:
+        k = (n - n % 2) % len(names)
+        order = [*names[k:], *names[:k]]
+        for name in reversed(order) if n % 2 else order:
             yield n, name
 
 
