@@ -33,11 +33,13 @@
  * look is followed by sched_yield, so that whoever wants this CPU has it at once: the block layer's worker, or the
  * client itself. It ends where it would cost somebody something: a slower device (a cloud volume) under a single
  * caller misses SPIN_NS, and while the CPUs are busy a lane that yields waits its turn behind the others, where one
- * that slept would be let in at once. */
+ * that slept would be let in at once. With several requests at the backing a look nearly always finds something and
+ * costs more than it saves: the CPU that it takes is what the workers and callers of the others wait for. */
 #define SPIN_NS 80000u
 #define SCORE_MAX 64u
 #define MISS_COST 2u
 #define TRY_EACH 64u /* sleeps */
+#define ALONE 1u /* requests at the backing */
 #define SPARE_PCT 50u /* of one CPU: from here on there is time to look */
 #define SHORT_PCT 30u
 
@@ -238,7 +240,7 @@ bool balance_spin_wanted(struct lane *l)
 {
 	struct spin *s = &l->spin;
 
-	if (!atomic_load_explicit(&l->core->balance.spare_cpu, memory_order_relaxed))
+	if (l->inflight > ALONE || !atomic_load_explicit(&l->core->balance.spare_cpu, memory_order_relaxed))
 		return false;
 	return s->score || ++s->skipped % TRY_EACH == 0;
 }

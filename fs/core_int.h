@@ -139,7 +139,7 @@ void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
 void balance_sleeps(struct lane *l); /* before a sleep */
-bool balance_spin_wanted(struct lane *l);
+bool balance_spin_wanted(struct lane *l); /* does looking before this sleep pay? */
 bool balance_looking(struct lane *l, uint64_t start); /* look once more (after a yield), all being submitted? */
 void balance_spins(struct lane *l); /* looking begins; balance_spun: it ends, or what was found is served */
 void balance_spun(struct lane *l);
