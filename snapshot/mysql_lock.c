@@ -27,8 +27,9 @@ static int lock_tables(struct my *m, struct snap_error *err)
 		m->instance_locked = r == 0;
 	}
 	if (r == 0 && m->method == MY_FTWRL) {
+		/* one that timed out waiting for tables in use goes on holding everybody's writes back (tried on 9.7) */
+		m->locked = true;
 		r = my_exec(m, "FLUSH TABLES WITH READ LOCK", "lock the database", err);
-		m->locked = r == 0; /* one that timed out holds nothing */
 	}
 	return r;
 }
