@@ -70,8 +70,9 @@ int my_tls_failed(struct my *m, struct snap_error *err)
 	if (mysql_errno(m->c) != CR_SSL_CONNECTION_ERROR)
 		return 0;
 	return snap_error_set(err, -EKEYREJECTED, "connect to the database by TLS: %s (error %u): ssl-ca in %s must name the "
-						  "certificate of the authority that signed the server's, and that must be "
-						  "made for the host that is connected to", mysql_error(m->c),
+						  "certificate of the authority that signed the server's, which must be made "
+						  "for the host that is connected to; ssl-cert and ssl-key there, if any, must "
+						  "be readable and belong together", mysql_error(m->c),
 			      mysql_errno(m->c), file_of(m));
 }
 

@@ -23,13 +23,14 @@ def authority(d, name):
     run("openssl", "req", "-x509", *KEY, "-days", "2", "-subj", f"/CN={name}", "-keyout", d / f"{name}.key", "-out", d / f"{name}.pem")
 
 
-def certificate(d, ca, alt):
-    """The server's, in server.key and server.pem."""
-    run("openssl", "req", "-new", *KEY, "-subj", "/CN=server", "-keyout", d / "server.key", "-out", d / "server.csr")
+def certificate(d, ca, alt, name="server"):
+    """In NAME.key and NAME.pem."""
+    run("openssl", "req", "-new", *KEY, "-subj", f"/CN={name}", "-keyout", d / f"{name}.key", "-out", d / f"{name}.csr")
     (d / "ext").write_text(f"subjectAltName={alt}\n")
-    run("openssl", "x509", "-req", "-in", d / "server.csr", "-CA", d / f"{ca}.pem", "-CAkey", d / f"{ca}.key", "-CAcreateserial",
-        "-days", "2", "-extfile", d / "ext", "-out", d / "server.pem")
-    shutil.chown(d / "server.key", "mysql")
+    run("openssl", "x509", "-req", "-in", d / f"{name}.csr", "-CA", d / f"{ca}.pem", "-CAkey", d / f"{ca}.key", "-CAcreateserial",
+        "-days", "2", "-extfile", d / "ext", "-out", d / f"{name}.pem")
+    if name == "server":
+        shutil.chown(d / "server.key", "mysql")
 
 
 def start_with_tls(db, d):
@@ -149,6 +150,32 @@ def test_a_lock_and_a_position_are_taken_by_tls(site, tls):
         d.close()
 
 
+def test_a_certificate_of_our_own_is_shown_to_a_server_that_wants_one(site):
+    d = site.dir
+    for name, ca in (("client", "ca"), ("stranger", "other")):
+        certificate(d, ca, "DNS:client.invalid", name)
+    site.db.query(f"CREATE USER known@'127.0.0.1' IDENTIFIED BY '{PASSWORD}' REQUIRE SUBJECT '/CN=client'")
+    site.db.query(f"GRANT {GRANTS[site.kind]} ON *.* TO known@'127.0.0.1'")
+    if site.sql.mysql:
+        site.db.query("GRANT SELECT ON performance_schema.* TO known@'127.0.0.1'")
+
+    def mine(name):
+        return [f"ssl-ca={d}/ca.pem", f"ssl-cert={d}/{name}.pem", f"ssl-key={d}/{name}.key"]
+    for client in site.drives:
+        for tls in ("auto", "required", "verify"):
+            site.accepted(client, tls, *mine("client"), user="known")
+        for lines, codes in ((mine("client")[:1], {errno.EACCES}), (mine("stranger"), {errno.EKEYREJECTED, errno.ECONNRESET}),
+                             ([*mine("client")[:2], f"ssl-key={d}/stranger.key"], {errno.EKEYREJECTED}),
+                             ([*mine("client")[:2], f"ssl-key={d}/none.key"], {errno.EKEYREJECTED})):
+            drive = site.drive(client, "verify", *lines, user="known")
+            with pytest.raises(Failed) as failed:
+                drive("preflight 5000")
+            drive.close()
+            assert failed.value.code in codes, failed.value
+            assert failed.value.code != errno.EKEYREJECTED or "must be readable and belong together" in failed.value.message
+            assert PASSWORD not in failed.value.message
+
+
 def test_a_connection_by_tls_that_is_cut_under_the_lock_holds_nothing(site):
     for client in site.drives:
         d = site.drive(client, "verify", f"ssl-ca={site.dir}/ca.pem")
@@ -175,8 +202,9 @@ def test_a_wrong_authority_is_refused_with_what_to_do(site, tls):
         verify = "ssl-verify-server-cert=1" if tls == "auto" else "ssl-verify-server-cert"
         message = site.refused(client, tls, f"ssl-ca={site.dir}/other.pem", verify)
         assert re.fullmatch(rf"connect to the database by TLS: .*certificate.* \(error 2026\): ssl-ca in {site.dir}/client.cnf must "
-                            "name the certificate of the authority that signed the server's, and that must be made for the host "
-                            "that is connected to", message), message
+                            "name the certificate of the authority that signed the server's, which must be made for the host "
+                            "that is connected to; ssl-cert and ssl-key there, if any, must be readable and belong together",
+                            message), message
 
 
 def test_a_certificate_of_another_host_is_refused_where_it_is_verified(site):
