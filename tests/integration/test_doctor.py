@@ -19,7 +19,7 @@ echo '{{}}'
 def doctor(m):
     r = subprocess.run([STILLCTL, "-n", m.name, "doctor"], capture_output=True, text=True, timeout=120)
     assert r.stderr == ""
-    return r.returncode, r.stdout.splitlines()
+    return r.returncode, [line for line in r.stdout.splitlines() if " kernel: " not in line]
 
 
 @pytest.fixture
@@ -57,6 +57,17 @@ def test_all_is_well_and_nothing_is_taken(make_mount, hook):
     assert [c for c, _ in calls] == ["preflight", "discard"]
     assert calls[0][1].startswith("doctor-") and calls[0][1] == calls[1][1]
     assert os.listdir(m.control / "snapshots") == []
+
+
+@pytest.mark.parametrize("takeover", ["yes", "no"])
+def test_what_the_kernel_offers_is_shown_as_status_has_it(make_mount, takeover):
+    m = make_mount(takeover=takeover)
+    r = subprocess.run([STILLCTL, "-n", m.name, "doctor"], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0, "nothing of it is bad"
+    status = m.status()
+    wanted = [f"{'note' if status[k].startswith('no: ') else 'ok'} kernel: {k} {status[k]}" for k in ("transport", "takeover", "shared_mmap")]
+    assert [line for line in r.stdout.splitlines() if " kernel: " in line] == wanted
+    assert takeover == "yes" or wanted[1] == "note kernel: takeover no: takeover=no; a death ends the mount cleanly"
 
 
 def test_every_finding_is_shown_and_not_the_first_only(make_mount, hook):
