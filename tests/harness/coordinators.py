@@ -150,7 +150,7 @@ class SQL:
         self.db.start()
 
     def released(self):
-        wait_for("the release of every lock", lambda: not self.held(), 5)
+        wait_for("the release of every lock", lambda: not self.held())
 
     def close(self):
         if self.db.process:
@@ -191,7 +191,7 @@ class Mongo:
         self.db.start()
 
     def released(self):
-        wait_for("the release of every lock", lambda: not self.held(), 5)
+        wait_for("the release of every lock", lambda: not self.held())
 
     def close(self):
         self.db.kill()

@@ -22,7 +22,7 @@ def run(*argv, **kw):
     return subprocess.run([str(a) for a in argv], check=True, text=True, capture_output=True, **kw).stdout
 
 
-def wait_for(what, condition, within_s=10.0):
+def wait_for(what, condition, within_s=30.0):
     """Poll until condition() is true and return its value; fails with `what`.
 
     No test waits less than half a minute: the machine may be busy, and who waits for what comes loses nothing.

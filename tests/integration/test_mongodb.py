@@ -197,12 +197,12 @@ def test_two_databases_under_one_gate_are_locked_in_order_and_all_released(make_
         assert m.gate() == "open"
         mongo.signal(18)
         db.query("CREATE DATABASE still")
-        wait_for("idle", lambda: m.status()["database_call"] == "ok" and m.status()["state"] == "idle", 20)
+        wait_for("idle", lambda: m.status()["database_call"] == "ok" and m.status()["state"] == "idle")
         m.null("trigger hang\n")
         assert m.write("snapshot", "dies nowait\n") == 0
-        wait_for("the hold", lambda: m.gate() == "closed", 20)
+        wait_for("the hold", lambda: m.gate() == "closed")
         os.kill(m.daemon, 9)
-        wait_for("a new daemon's release", lambda: mongo.locks() == 0 and m.gate() == "open", 20)
+        wait_for("a new daemon's release", lambda: mongo.locks() == 0 and m.gate() == "open")
         db.query("CREATE DATABASE again")
         m.daemon = int(m.status()["pid"])
     finally:

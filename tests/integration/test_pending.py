@@ -16,11 +16,11 @@ def kill_daemon(m):
     old = m.daemon
     os.kill(old, signal.SIGKILL)
     if m.options.get("takeover") == "no":
-        wait_for("the keeper to end", lambda: is_gone(m.keeper), 15)
+        wait_for("the keeper to end", lambda: is_gone(m.keeper))
         m.start()
         return
     time.sleep(0.1)  # what a dying daemon has half read is answered with EIO
-    wait_for("the next daemon", lambda: int(m.status()["pid"]) != old, 15)
+    wait_for("the next daemon", lambda: int(m.status()["pid"]) != old)
     m.daemon = int(m.status()["pid"])
 
 
@@ -78,7 +78,7 @@ def test_a_removal_that_hangs_does_not_keep_the_mount_from_starting(make_mount):
     wait_for("the hold", lambda: m.gate() == "closed")
     started = time.monotonic()
     kill_daemon(m)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert m.state("one") == "failed"
     wait_for("the removal to hang", lambda: ("remove", "one") in [c[1:] for c in m.null_calls()])
     (m.mnt / "goes on").write_text("x")
@@ -121,7 +121,7 @@ def test_a_clone_that_is_not_whole_fails_and_goes(slow_digest):
     clone = m.scratch.fs / "back.snapshots" / "one"
     wait_for("the clone to have its name", clone.exists)
     os.kill(m.daemon, signal.SIGKILL)
-    wait_for("the keeper to end", lambda: is_gone(m.keeper), 15)
+    wait_for("the keeper to end", lambda: is_gone(m.keeper))
     subprocess.run(["rm", "-f", clone / "cloned", clone / "synced"], check=True)  # as if it had died earlier
     m.start()
     m.wait_state("one", "failed")
@@ -153,8 +153,8 @@ def test_a_network_that_is_away_keeps_neither_mount_nor_set(cloud, make_mount):
     cloud.away = True
     started = time.monotonic()
     mount_again(m)
-    assert time.monotonic() - started < 20
-    wait_for("a try", lambda: "not taken up yet" in m.read("snapshots/one/progress"), 25)
+    assert time.monotonic() - started < 60
+    wait_for("a try", lambda: "not taken up yet" in m.read("snapshots/one/progress"))
     assert m.state("one") == "pending"
     cloud.away = cloud.pending = False
     assert_taken_up(m, "one", 40)
@@ -167,5 +167,5 @@ def test_what_a_daemon_made_that_died_in_the_request_is_deleted(cloud, make_moun
     wait_for("the request", lambda: cloud.made)
     kill_daemon(m)
     assert m.state("one") == "failed"
-    wait_for("the snapshot is deleted", lambda: cloud.left() == 0, 20)
+    wait_for("the snapshot is deleted", lambda: cloud.left() == 0)
     assert '"leftover":true' in m.read("list.json")  # looked for once more, later

@@ -180,7 +180,7 @@ def test_a_set_taken_under_load_starts_and_follows_from_its_record(kind, role):
         gtid = position.get("gtid_current_pos", "")
         follow(clone, source, gtid)
         sums = replication.checksums(source, "t")
-        wait_for("equal tables", lambda: replication.checksums(clone, "t") == sums, 20)
+        wait_for("equal tables", lambda: replication.checksums(clone, "t") == sums)
         if source is not a:
             replication.catch_up(source, a)
             assert replication.checksums(a, "t") == sums
@@ -216,4 +216,4 @@ def test_no_setting_of_flush_or_sync_lets_the_record_be_wrong(kind, flush, sync,
             clone.query("RESET MASTER")
         follow(clone, a, position.get("gtid_binlog_pos", ""))
         sums = replication.checksums(a, "t")
-        wait_for("equal tables", lambda: replication.checksums(clone, "t") == sums, 20)
+        wait_for("equal tables", lambda: replication.checksums(clone, "t") == sums)

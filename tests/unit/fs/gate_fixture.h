@@ -35,10 +35,10 @@ unsigned gate_fixture_back(struct gate_fixture *f); /* how many came back */
 unsigned gate_fixture_killed(struct gate_fixture *f);
 struct gate_status gate_fixture_status(struct gate_fixture *f);
 
-/* True as soon as `condition` is; false when it is not within 20 s. */
+/* True as soon as `condition` is; false when it is not within a minute, which only a gate that fails takes. */
 #define SOON(condition) \
 	({ \
-		uint64_t end_ = clock_boot_ns() + 20 * NS_PER_S; \
+		uint64_t end_ = clock_boot_ns() + 60 * NS_PER_S; \
 		while (!(condition) && clock_boot_ns() < end_) \
 			(void)usleep(200); \
 		(condition); \
