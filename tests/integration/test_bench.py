@@ -158,3 +158,25 @@ def test_ratios_are_drawn(tmp):
     assert '"r.psync1" 0.500 0.500 0.500' in script and '"w aio16" 0.800 0.800 0.800' in script
     with pytest.raises(plot.Failed, match="gnuplot"):
         plot.draw(tmp / "no" / "such.png", "t", results, ["native", "mount"])
+
+
+def test_pieces_of_a_measurement_are_reported_as_one(tmp):
+    """Two files of made-up runs: their rounds do not meet, ratios and the floor's share are right, a picture each."""
+    def piece(name, slower, profile="raw"):
+        runs = [{"profile": profile, "view": v, "round": 0, "cell": "r.psync1", "iops": x / slower}
+                for v, x in (("native", 100), ("mount", 50 * slower), ("floor", 200))]
+        (tmp / name).write_text(json.dumps({"bench": "fio", "results": runs}))
+        return str(tmp / name)
+    pieces = [piece("a", 1), piece("b", 2), piece("c", 1, "lat400")]
+    got = subprocess.run([BENCH / "report", "--out", str(tmp / "images"), *pieces], capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr
+    raw, lat = got.stdout.split("fio, lat400: 1 rounds")
+    assert "fio, raw: 2 rounds" in raw
+    # (1/50 - 1/100) * 200 = 2 and (1/50 - 1/50) * 100 = 0
+    assert "| r.psync1 | 75 | 0.75 [0.50 1.00] | 2.00 [2.00 2.00] | 1.00 |" in raw
+    assert "| r.psync1 | 100 | 0.50 [0.50 0.50] | 2.00 [2.00 2.00] | 2.00 |" in lat
+    assert sorted(p.name for p in (tmp / "images").iterdir()) == ["fio-lat400.png", "fio-raw.png"]
+    (tmp / "d").write_text(json.dumps({"bench": "window", "results": []}))
+    for more, why in (("d", "results of window"), ("absent", "not a result of")):
+        got = subprocess.run([BENCH / "report", *pieces, str(tmp / more)], capture_output=True, text=True)
+        assert got.returncode == 1 and why in got.stderr and got.stderr.count("\n") == 1
