@@ -96,25 +96,35 @@ def ec2_root():
     return path
 
 
+@pytest.fixture(scope="module")
+def moto_of_module(ec2_root):
+    m = Moto(ec2_root)
+    yield m
+    m.close()
+
+
 @pytest.fixture
-def cloud(ec2_root, scratch):
+def moto(moto_of_module):
+    """The module's, as if it had just been started."""
+    moto_of_module.reset()
+    return moto_of_module
+
+
+@pytest.fixture
+def cloud(moto, scratch):
     """moto with an instance that has one data volume, whose image is the scratch file system's."""
-    moto = Moto(ec2_root)
-    try:
-        instance = moto.ec2("RunInstances", ImageId="ami-12c6146b", MinCount=1, MaxCount=1).find(".//instanceId").text
-        volume = moto.ec2("CreateVolume", AvailabilityZone="us-east-1a", Size=1).find("volumeId").text
-        moto.ec2("AttachVolume", VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
-        key, secret = moto.user()
-        copies = scratch.dir / "copies"
-        copies.mkdir()
-        proxy = Proxy(moto, {volume: (scratch.image, copies)})
-        proxy.options = {"provider": "ebs", "ebs__volumes": volume, "ebs__region": "us-east-1", "ebs__instance": instance,
-                         "ebs__endpoint": proxy.url}
-        proxy.env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_EC2_METADATA_DISABLED": "true",
-                     "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
-        proxy.volume = volume
-        moto.check_signatures()
-        yield proxy
-        proxy.close()
-    finally:
-        moto.close()
+    instance = moto.ec2("RunInstances", ImageId="ami-12c6146b", MinCount=1, MaxCount=1).find(".//instanceId").text
+    volume = moto.ec2("CreateVolume", AvailabilityZone="us-east-1a", Size=1).find("volumeId").text
+    moto.ec2("AttachVolume", VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    key, secret = moto.user()
+    copies = scratch.dir / "copies"
+    copies.mkdir()
+    proxy = Proxy(moto, {volume: (scratch.image, copies)})
+    proxy.options = {"provider": "ebs", "ebs__volumes": volume, "ebs__region": "us-east-1", "ebs__instance": instance,
+                     "ebs__endpoint": proxy.url}
+    proxy.env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_EC2_METADATA_DISABLED": "true",
+                 "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
+    proxy.volume = volume
+    moto.check_signatures()
+    yield proxy
+    proxy.close()

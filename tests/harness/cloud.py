@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ec2 import Moto, Proxy
+from ec2 import Proxy
 from stillfs import STILLCTL
 
 BY_ID = pathlib.Path("/dev/disk/by-id")
@@ -90,12 +90,11 @@ class CloudProxy(Proxy):
 
 
 class Cloud:
-    def __init__(self, root, where, images):
+    def __init__(self, moto, where, images):
         """images: {device name: image}, in order; the first names are the volumes' of .volumes."""
-        self.moto = Moto(root)
         self.where = where
         where.mkdir(exist_ok=True)
-        moto = self.moto
+        moto.check_signatures(False)
         self.instance = moto.ec2("RunInstances", ImageId="ami-12c6146b", MinCount=1, MaxCount=1,
                                  Placement__AvailabilityZone="us-east-1a").find(".//instanceId").text
         self.volumes = []
@@ -118,7 +117,6 @@ class Cloud:
 
     def close(self):
         self.proxy.close()
-        self.moto.close()
 
     def elsewhere(self):
         """The environment of another machine: nothing but keys and where the services are."""
@@ -144,10 +142,10 @@ def snapshot(m, request):
 
 
 @pytest.fixture
-def make_cloud(ec2_root):
+def make_cloud(moto):
     with contextlib.ExitStack() as made:
         def make(where, images):
-            c = Cloud(ec2_root, where, images)
+            c = Cloud(moto, where, images)
             made.callback(c.close)
             return c
         yield make
