@@ -186,7 +186,7 @@ static int ebs_trigger(void *self, struct prov_run *r, uint32_t max_ms, struct s
 		er->sent = a.fate != EC2_REFUSED;
 		if (ret == 0) {
 			read_created(x, er, &er->snaps);
-			er->sure = true;
+			er->sure = er->snaps.n >= er->vols.n; /* else more may have been made than it names */
 			ret = exactly_ours(er, &er->snaps, err);
 		} else if (ret != -ECANCELED && a.fate == EC2_UNKNOWN) {
 			ret = look_for(&a, r, er, end, err);

@@ -96,7 +96,8 @@ class Moto:
 
 class Proxy:
     """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "denied", "half",
-    "500", "code C": refused with that code.
+    "500", "code C": refused with that code; of CreateSnapshots also "partial": one is not named in the answer, "wrong": one is of
+    another volume.
     pending: snapshots are not completed yet; away: every connection is cut; aged: snapshots were made long ago (a volume may be
     snapshotted once in 15 s).  holds: {snapshot: "locked", "image" or "restore"}, what keeps it from being deleted."""
 
@@ -203,6 +204,11 @@ class Proxy:
                 self.copy(answer)
         if fault.startswith("late "):
             time.sleep(float(fault.split()[1]))
+        if fault == "partial":
+            first = answer.index(b"<item>")
+            answer = answer[:first] + answer[answer.index(b"<item>", answer.index(b"</tagSet>", first)):]
+        if fault == "wrong":
+            answer = re.sub(rb"<volumeId>[^<]*", b"<volumeId>vol-0fedcba9876543210", answer, count=1)
         if fault == "half":
             answer = answer[:len(answer) // 2]
         if self.pending and action == "DescribeSnapshots":

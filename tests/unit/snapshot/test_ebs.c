@@ -269,7 +269,6 @@ static void a_partial_or_foreign_answer_fails_and_everything_made_is_deleted(voi
 		const char *items;
 		unsigned deleted;
 	} t[] = {
-		{ ITEM("snap-1", A), 1 },
 		{ ITEM("snap-1", A) ITEM("snap-2", B) ITEM("snap-3", "vol-0eeeeeeeeeeeeeeee"), 3 },
 		{ ITEM("snap-1", A) ITEM("snap-2", A), 2 },
 		{ ITEM("snap-1", A) "<item><snapshotId>snap-2</snapshotId><volumeId>" B "</volumeId><state>error</state></item>", 2 },
@@ -293,6 +292,19 @@ static void a_partial_or_foreign_answer_fails_and_everything_made_is_deleted(voi
 		at.p = NULL;
 		hs_stop(at.s, false);
 	}
+}
+
+static void what_a_short_answer_does_not_name_is_looked_for_and_deleted(void **state)
+{
+	PLAY(A ":" B, TWO, { .body = "<CreateSnapshotsResponse><snapshotSet>" ITEM("snap-1", A) "</snapshotSet></CreateSnapshotsResponse>" },
+	     { .body = SNAPS(SNAP("snap-1", A, "pending", "0%") SNAP("snap-2", B, "pending", "0%")), .expect = "Filter.1.Name=tag%3Astillfs%3Aattempt" },
+	     { .body = DELETED, .expect = "SnapshotId=snap-1" }, { .body = DELETED, .expect = "SnapshotId=snap-2" });
+
+	ok(preflight());
+	assert_int_equal(trigger(3000), -EIO);
+	assert_says(at.err.msg, "EC2 made 0 snapshots of volume " B);
+	ok(discard());
+	hs_stop(at.s, false);
 }
 
 static void a_connection_that_went_stale_is_made_again_before_the_hold(void **state)
@@ -549,6 +561,7 @@ int main(void)
 		T(what_cannot_work_is_refused_before_anything_is_held),
 		T(options_that_are_none_are_refused_at_the_start),
 		T(a_partial_or_foreign_answer_fails_and_everything_made_is_deleted),
+		T(what_a_short_answer_does_not_name_is_looked_for_and_deleted),
 		T(a_connection_that_went_stale_is_made_again_before_the_hold),
 		T(a_refusal_makes_nothing_and_nothing_is_looked_for),
 		T(a_lost_answer_is_no_loss_when_the_snapshot_shows_up_in_the_hold),
