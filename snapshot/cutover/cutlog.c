@@ -289,14 +289,17 @@ static int append(struct cutlog *l, const struct vbuf *b, struct snap_error *err
 		if (n <= 0) {
 			int code = n < 0 ? errno : ENOSPC;
 
-			(void)!ftruncate(l->fd, l->good);
-			return fail(l, "write", code, err);
+			if (ftruncate(l->fd, l->good) == 0)
+				return fail(l, "write", code, err);
+			l->broken = true;
+			return fail(l, "write", ESTALE, err);
 		}
 		at += (size_t)n;
 	}
 	if (fsync(l->fd) < 0) {
 		l->broken = true;
-		return fail(l, "sync", errno, err);
+		return snap_error_set(err, -ESTALE, "journal of cut-overs %s: sync: %s; whether the step is on the disk is not known", l->dir,
+				      strerror(errno));
 	}
 	return 0;
 }
@@ -308,7 +311,7 @@ int cutlog_add(struct cutlog *l, const char *step, const char *text, struct snap
 	int r = 0;
 
 	if (l->broken)
-		return snap_error_set(err, -EIO, "journal of cut-overs %s: a sync failed, so it is not known what is on the disk", l->dir);
+		return snap_error_set(err, -ESTALE, "journal of cut-overs %s: a sync failed, so it is not known what is on the disk", l->dir);
 	vbuf_printf(&b, "%zu %s %s%s%s", l->n + 1, clock_iso(clock_utc(), now), step, *text ? " " : "", text);
 	for (size_t i = 0; i < b.len; i++)
 		if ((unsigned char)b.data[i] < 0x20 || b.data[i] == 0x7f)
@@ -323,7 +326,11 @@ int cutlog_add(struct cutlog *l, const char *step, const char *text, struct snap
 	if (r == 0)
 		r = append(l, &b, err);
 	vbuf_free(&b);
-	return r < 0 ? r : read_one(l, l->newest, err);
+	if (r == 0 && read_one(l, l->newest, err) < 0) {
+		l->broken = true;
+		r = -ESTALE;
+	}
+	return r;
 }
 
 int cutlog_begin(struct cutlog *l, const char *text, struct snap_error *err)

@@ -30,8 +30,8 @@ bool cutlog_busy(const struct cutlog *l); /* for readers: somebody holds the loc
 int cutlog_select(struct cutlog *l, unsigned id, struct snap_error *err);
 /* A new journal, whose first line is "begin TEXT". -EEXIST: the newest has not ended. */
 int cutlog_begin(struct cutlog *l, const char *text, struct snap_error *err);
-/* On disk when it returns 0. Control characters of text become blanks. After a failed sync every call fails: what is on
- * the disk is not known any more. */
+/* On disk when it returns 0. Control characters of text become blanks. -ESTALE: a sync failed, now or before, so it is not
+ * known whether the line is on the disk; after any other failure it is not. */
 int cutlog_add(struct cutlog *l, const char *step, const char *text, struct snap_error *err);
 size_t cutlog_lines(const struct cutlog *l);
 struct cutlog_line cutlog_line(const struct cutlog *l, size_t i);

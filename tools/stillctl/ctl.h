@@ -61,6 +61,7 @@ int ctl_ebs(const char *command, int argc, char **argv);
 int cmd_restore_local(int argc, char **argv);
 int cmd_restore_ebs(int argc, char **argv);
 int cmd_copy(int argc, char **argv);
+int cmd_cutover(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_list(int argc, char **argv);

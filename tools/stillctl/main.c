@@ -46,6 +46,9 @@ static const struct command commands[] = {
 	{ "upgrade", "", "have the installed binary go on with the mounts, without unmounting", cmd_upgrade, 0, 0, false },
 	{ "provider-test", "SCRIPT BACKING [KEY=VALUE]...", "does an executable keep the contract of provider=exec?",
 	  cmd_provider_test, 2, 64, true },
+	{ "cutover", "--from A --to B [--check] [--hook PROGRAM] [OPTION]... | status | resume [--skip-hook] | abort | "
+	  "resolve --writable A|B | reopen --server A --force",
+	  "have the clients of one database server go to its replica", cmd_cutover, 1, 64, true },
 	{ NULL, NULL, NULL, NULL, 0, 0, false },
 };
 

@@ -228,9 +228,9 @@ static void a_failed_sync_is_the_end_of_the_journal(void **state)
 
 	assert_int_equal(cutlog_begin(l, "x", &err), 0);
 	fail_sync = 1;
-	assert_int_equal(cutlog_add(l, "sending", "", &err), -EIO);
+	assert_int_equal(cutlog_add(l, "sending", "", &err), -ESTALE);
 	snap_error_clear(&err);
-	assert_int_equal(cutlog_add(l, "unfencing", "", &err), -EIO);
+	assert_int_equal(cutlog_add(l, "unfencing", "", &err), -ESTALE);
 	assert_says(err.msg, "a sync failed");
 	assert_int_equal(cutlog_lines(l), 1);
 	cutlog_close(l);

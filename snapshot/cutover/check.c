@@ -1,0 +1,97 @@
+/* snapshot/cutover/check.c - the preflight of a cut-over: asks both servers, changes nothing. See tool.h.
+ * Called by: main.c, alone for --check and before every run. */
+#include "snapshot/cutover/tool.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static unsigned bad(struct vbuf *out, const char *name, const struct snap_error *err)
+{
+	vbuf_printf(out, "bad %s: %s\n", name, err->msg);
+	return 1;
+}
+
+static struct fence_opts fence_opts(const struct cut *c)
+{
+	return (struct fence_opts){ .allow = c->o.allow, .include_dir = c->o.include_dir, .persist = !c->o.no_persist,
+				    .max_ms = c->o.fence_ms };
+}
+
+static void each(struct vbuf *out, const char *level, const char *name, const char *text, const struct vbuf *lines)
+{
+	for (const char *p = vbuf_text(lines); *p; p += strcspn(p, "\n") + (p[strcspn(p, "\n")] == '\n'))
+		vbuf_printf(out, "%s %s: %s%.*s\n", level, name, text, (int)strcspn(p, "\n"), p);
+}
+
+/* Who could write although A is fenced; and at B, where read_only keeps clients out until the cut-over. */
+static unsigned check_accounts(struct cut *c, struct vbuf *out)
+{
+	const struct fence_opts o = fence_opts(c);
+	struct vbuf found = VBUF_INIT;
+	struct snap_error err = { 0 };
+	unsigned n = 0;
+
+	if (fence_check(c->a.m, &o, &found, &err) < 0)
+		n += bad(out, "fence", &err);
+	else
+		vbuf_puts(out, "ok fence: A can be fenced, and no account could write all the same\n");
+	each(out, "bad", "account", "could write at A all the same: ", &found);
+	vbuf_free(&found);
+	snap_error_clear(&err);
+	(void)fence_check(c->b.m, &o, &found, &err);
+	each(out, "warn", "account", "could write at B now, although it is read-only: ", &found);
+	vbuf_free(&found);
+	return n;
+}
+
+static unsigned check_persist(struct cut *c, bool mariadb, struct vbuf *out)
+{
+	if (c->o.no_persist) {
+		vbuf_puts(out, "warn persist: --no-persist: a restart of A opens it to clients; put read_only=ON into its configuration\n");
+		return 0;
+	}
+	if (!mariadb || *c->o.include_dir)
+		return 0;
+	vbuf_puts(out, "bad persist: MariaDB keeps read_only over a restart only by a file: --fence-include DIR, a directory that A's "
+		       "configuration includes (on this host), or --no-persist\n");
+	return 1;
+}
+
+unsigned check_all(struct cut *c, struct vbuf *out)
+{
+	struct facts a = { .grants = VBUF_INIT }, b = { .grants = VBUF_INIT };
+	struct link b_of_a = { 0 }, a_of_b = { 0 };
+	struct snap_error err = { 0 }, hook = { 0 };
+	struct side *const side[] = { &c->a, &c->b };
+	unsigned n = 0;
+	int r = 0;
+
+	for (int i = 0; i < 2; i++) {
+		struct snap_error why = { 0 };
+
+		if (side_reach(side[i], &c->o, &why) < 0)
+			n += bad(out, "server", &why);
+		else
+			vbuf_printf(out, "ok server: %s is %s at %s\n", side[i]->word, side[i]->m->text, side[i]->host);
+	}
+	if (n)
+		return n;
+	/* B first: what it has from A, A has had */
+	r = facts_read(&c->b, &b, &err);
+	r = r < 0 ? r : facts_read(&c->a, &a, &err);
+	r = r < 0 ? r : facts_link(c->b.m, &a, &b_of_a, &err);
+	r = r < 0 ? r : facts_link(c->a.m, &b, &a_of_b, &err);
+	if (r < 0) {
+		n += bad(out, "question", &err);
+	} else {
+		n += compare_facts(&a, &b, &b_of_a, &a_of_b, &c->o, out);
+		n += check_accounts(c, out);
+		n += check_persist(c, a.mariadb, out);
+		if (hook_check(c->o.hook, &hook) < 0)
+			n += bad(out, "hook", &hook);
+	}
+	facts_free(&a);
+	facts_free(&b);
+	return n;
+}
