@@ -19,4 +19,9 @@ void args_put(const struct cut *c, struct vbuf *out);
 /* What was not given now is as it was at the beginning. */
 int args_recall(struct cut *c, const char *text, struct snap_error *err);
 
+#ifdef STILLFS_MONGODB
+/* mongo_cmd.c: the commands when the sides are files with URIs of a replica set's members. Exit code, as main.c's. */
+int mongo_command(struct cut *c, const struct args *a, struct snap_error *err);
+#endif
+
 #endif

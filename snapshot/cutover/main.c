@@ -2,6 +2,9 @@
  * tool.h. Exit codes: 0 done; 1 refused or given up, and A takes the writes as before; 2 wrong usage; 3 the operator has to
  * act: nobody takes writes, or it is not known; 4 B takes the writes, and something is left to be done. */
 #include "snapshot/cutover/args.h"
+#ifdef STILLFS_MONGODB
+#include "snapshot/cutover/mongo.h"
+#endif
 #include "base/fault.h"
 #include "version.h"
 
@@ -207,16 +210,35 @@ static int reopen(struct cut *c, struct snap_error *err)
 	return r < 0 ? 1 : 0;
 }
 
+#ifdef STILLFS_MONGODB
+/* Sides are servers of SQL, or members of a MongoDB replica set: told by what the file of --from holds. */
+static bool of_mongodb(struct cut *c)
+{
+	const char *begin = c->log ? cutlog_last(c->log, "begin") : NULL;
+	struct snap_error ignored = { 0 };
+
+	if (!*c->a.given && begin)
+		(void)args_recall(c, begin, &ignored);
+	return *c->a.file && mongo_cut_is_uri(c->a.file);
+}
+#endif
+
 static int command(struct cut *c, const struct args *a, struct snap_error *err)
 {
 	bool reads = a->command == CMD_CHECK || a->command == CMD_STATUS;
 	int r = 0;
 
+	if (a->command != CMD_CHECK) {
+		c->log = cutlog_open(c->o.journal, !reads, err);
+		if (!c->log)
+			return 1;
+	}
+#ifdef STILLFS_MONGODB
+	if (of_mongodb(c))
+		return mongo_command(c, a, err);
+#endif
 	if (a->command == CMD_CHECK)
 		return check(c, true);
-	c->log = cutlog_open(c->o.journal, !reads, err);
-	if (!c->log)
-		return 1;
 	if (a->command == CMD_REOPEN)
 		return reopen(c, err);
 	if (a->command == CMD_RUN)

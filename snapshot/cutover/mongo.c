@@ -35,7 +35,7 @@ __attribute__((format(printf, 2, 3))) static void refuse(struct findings *f, con
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	vbuf_printf(f->out, "refuse %s\n", text);
+	vbuf_printf(f->out, "bad %s\n", text);
 	if (f->refused++ == 0)
 		(void)snprintf(f->first, sizeof(f->first), "%.299s", text);
 }
@@ -45,18 +45,18 @@ static void check_member(const struct mongo_member *a, const struct mongo_member
 	int64_t lag_ms = a->optime_ms - b->optime_ms;
 
 	if (!a->primary)
-		refuse(f, "%s is not the primary: name the primary as --from", a->host);
+		refuse(f, "primary: %s is not it: name the primary as --from", a->host);
 	if (!b->secondary || !b->healthy)
-		refuse(f, "%s is no healthy secondary", b->host);
+		refuse(f, "secondary: %s is no healthy secondary", b->host);
 	if (b->arbiter || b->priority <= 0)
-		refuse(f, "%s cannot be elected (%s): give it a priority with rs.reconfig", b->host,
+		refuse(f, "priority: %s cannot be elected (%s): give it a priority with rs.reconfig", b->host,
 		       b->arbiter ? "an arbiter" : b->hidden ? "hidden, priority 0" : "priority 0");
 	if (b->delay_s > 0)
-		refuse(f, "%s is %lld s behind by its configuration", b->host, (long long)b->delay_s);
+		refuse(f, "delay: %s is %lld s behind by its configuration", b->host, (long long)b->delay_s);
 	if (lag_ms > (int64_t)max_lag_s * 1000)
-		refuse(f, "%s is %.1f s behind, more than --max-lag %u", b->host, (double)lag_ms / 1000, max_lag_s);
+		refuse(f, "lag: %s is %.1f s behind, more than --max-lag %u", b->host, (double)lag_ms / 1000, max_lag_s);
 	else
-		vbuf_printf(f->out, "ok %s is %.1f s behind\n", b->host, lag_ms > 0 ? (double)lag_ms / 1000 : 0.0);
+		vbuf_printf(f->out, "ok lag: %s is %.1f s behind\n", b->host, lag_ms > 0 ? (double)lag_ms / 1000 : 0.0);
 }
 
 /* A member of a higher priority calls for an election as soon as it has caught up, and takes the writes away again. */
@@ -64,7 +64,7 @@ static void check_priorities(const struct mongo_set *set, const struct mongo_mem
 {
 	for (size_t i = 0; i < set->n; i++)
 		if (set->member[i].priority > b->priority)
-			refuse(f, "%s has priority %g, %s only %g: the set would go back to it; change that with rs.reconfig",
+			refuse(f, "priority: %s has priority %g, %s only %g: the set would go back to it; change that with rs.reconfig",
 			       set->member[i].host, set->member[i].priority, b->host, b->priority);
 }
 
@@ -76,10 +76,10 @@ static void check_majority(const struct mongo_set *set, struct findings *f)
 		all += set->member[i].votes;
 		up += set->member[i].healthy ? set->member[i].votes : 0;
 		if (!set->member[i].healthy)
-			vbuf_printf(f->out, "warn %s is not healthy\n", set->member[i].host);
+			vbuf_printf(f->out, "warn member: %s is not healthy\n", set->member[i].host);
 	}
 	if (up * 2 <= all)
-		refuse(f, "only %lld of %lld votes are healthy: nobody could be elected", (long long)up, (long long)all);
+		refuse(f, "majority: only %lld of %lld votes are healthy: nobody could be elected", (long long)up, (long long)all);
 }
 
 /* Those that have to be frozen have to be reached. */
@@ -91,14 +91,14 @@ static void check_rivals(struct mongo_set *set, struct findings *f)
 		if (!mongo_set_rival(set, &set->member[i]))
 			continue;
 		if (mongo_set_reach(set, &set->member[i], &why) < 0)
-			refuse(f, "%s could be elected instead, and cannot be told not to: %.200s", set->member[i].host, why.msg);
+			refuse(f, "rival: %s could be elected instead, and cannot be told not to: %.200s", set->member[i].host, why.msg);
 		else
-			vbuf_printf(f->out, "ok %s will be kept from standing for election\n", set->member[i].host);
+			vbuf_printf(f->out, "ok rival: %s will be kept from standing for election\n", set->member[i].host);
 	}
 }
 
 /* 0, -EPERM with the first finding that refuses, or that the set cannot be asked. */
-static int check(const struct mongo_cut *m, struct mongo_set *set, struct vbuf *out, struct snap_error *err)
+static int check(struct mongo_cut *m, struct mongo_set *set, struct vbuf *out, struct snap_error *err)
 {
 	struct findings f = { out, 0, "" };
 	struct mongo_member *a, *b;
@@ -117,7 +117,7 @@ static int check(const struct mongo_cut *m, struct mongo_set *set, struct vbuf *
 	return f.refused ? snap_error_set(err, -EPERM, "refused: %.280s", f.first) : vbuf_error(out);
 }
 
-int mongo_cut_check(const struct mongo_cut *m, struct vbuf *findings, struct snap_error *err)
+int mongo_cut_check(struct mongo_cut *m, struct vbuf *findings, struct snap_error *err)
 {
 	struct mongo_set set = { 0 };
 	int r = check(m, &set, findings, err);
@@ -269,7 +269,7 @@ static enum mongo_outcome change(const struct mongo_cut *m, struct mongo_set *se
 	return tell(set, o, primary, err);
 }
 
-enum mongo_outcome mongo_cut_run(const struct mongo_cut *m, struct vbuf *findings, struct snap_error *err)
+enum mongo_outcome mongo_cut_run(struct mongo_cut *m, struct vbuf *findings, struct snap_error *err)
 {
 	struct mongo_set set = { 0 };
 	enum mongo_outcome o = MONGO_REFUSED;
@@ -280,14 +280,21 @@ enum mongo_outcome mongo_cut_run(const struct mongo_cut *m, struct vbuf *finding
 	return o;
 }
 
-enum mongo_outcome mongo_cut_look(const struct mongo_cut *m, struct snap_error *err)
+enum mongo_outcome mongo_cut_look(struct mongo_cut *m, uint32_t stay_s, struct snap_error *err)
 {
+	uint64_t stay = clock_boot_ns() + stay_s * NS_PER_S, elect = stay + (stay_s ? m->elect_s * NS_PER_S : 0);
 	struct mongo_set set = { 0 };
 	enum mongo_outcome o = MONGO_NONE;
 	char primary[256];
 
-	if (mongo_set_open(m, &set, err) == 0)
-		o = tell(&set, look(&set, primary, sizeof(primary)), primary, err);
+	if (mongo_set_open(m, &set, err) == 0) {
+		o = look(&set, primary, sizeof(primary));
+		while ((o == MONGO_STAYED && clock_boot_ns() < stay) || (o == MONGO_NONE && clock_boot_ns() < elect)) {
+			pause_ms(POLL_MS);
+			o = look(&set, primary, sizeof(primary));
+		}
+		(void)tell(&set, o, primary, err);
+	}
 	mongo_set_close(&set);
 	return o;
 }

@@ -24,6 +24,7 @@ struct mongo_cut {
 	int (*note)(void *c, const char *step, const char *text, struct snap_error *err);
 	bool (*cancelled)(void *c); /* heard until the primary is asked to step down */
 	void *c;
+	char from_host[256], to_host[256]; /* filled by every call: as the set calls them */
 };
 
 enum mongo_outcome {
@@ -36,12 +37,13 @@ enum mongo_outcome {
 
 /* Is this file's first line a MongoDB URI? Tells sides of the one kind from the other. */
 bool mongo_cut_is_uri(const char *path);
-/* Every finding as a line, "refuse ...", "warn ..." or "ok ...". 0: nothing refuses; -EPERM; -errno when the set cannot be
+/* Every finding as a line, "bad NAME: ...", "warn NAME: ..." or "ok NAME: ...". 0: nothing refuses; -EPERM; -errno when the set cannot be
  * asked. Changes nothing. */
-int mongo_cut_check(const struct mongo_cut *m, struct vbuf *findings, struct snap_error *err);
+int mongo_cut_check(struct mongo_cut *m, struct vbuf *findings, struct snap_error *err);
 /* Check, and do it. */
-enum mongo_outcome mongo_cut_run(const struct mongo_cut *m, struct vbuf *findings, struct snap_error *err);
-/* After a run that did not come to its end: who is the primary? Changes nothing. */
-enum mongo_outcome mongo_cut_look(const struct mongo_cut *m, struct snap_error *err);
+enum mongo_outcome mongo_cut_run(struct mongo_cut *m, struct vbuf *findings, struct snap_error *err);
+/* After a run that did not come to its end: who is the primary? Changes nothing. stay_s: for how long a step down that was
+ * asked for may still come; that long an unchanged set is no answer, and elect_s longer one without a primary. */
+enum mongo_outcome mongo_cut_look(struct mongo_cut *m, uint32_t stay_s, struct snap_error *err);
 
 #endif

@@ -28,7 +28,7 @@ struct mongo_set {
 };
 
 /* Connect to both, read status and configuration. `set` is zeroed by the caller, freed by mongo_set_close in any case. */
-int mongo_set_open(const struct mongo_cut *m, struct mongo_set *set, struct snap_error *err);
+int mongo_set_open(struct mongo_cut *m, struct mongo_set *set, struct snap_error *err);
 void mongo_set_close(struct mongo_set *set);
 struct mongo_member *mongo_set_find(struct mongo_set *set, const char *host);
 /* A connection to that member with the account of --from. */

@@ -192,7 +192,7 @@ static int who_is(mongoc_client_t *c, const char *side, char *set, size_t set_ca
 	return r;
 }
 
-int mongo_set_open(const struct mongo_cut *m, struct mongo_set *set, struct snap_error *err)
+int mongo_set_open(struct mongo_cut *m, struct mongo_set *set, struct snap_error *err)
 {
 	char other[sizeof(set->name)];
 	bson_t reply;
@@ -209,6 +209,8 @@ int mongo_set_open(const struct mongo_cut *m, struct mongo_set *set, struct snap
 	r = r < 0 ? r : who_is(set->to, "to", other, sizeof(other), set->to_host, sizeof(set->to_host), err);
 	if (r < 0)
 		return r;
+	(void)snprintf(m->from_host, sizeof(m->from_host), "%s", set->from_host);
+	(void)snprintf(m->to_host, sizeof(m->to_host), "%s", set->to_host);
 	if (strcmp(other, set->name) != 0)
 		return snap_error_set(err, -EXDEV, "--from is of the set %.100s, --to of %.100s: only within a set", set->name, other);
 	if (strcmp(set->from_host, set->to_host) == 0)

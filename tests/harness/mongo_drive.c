@@ -47,7 +47,7 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], "check") == 0)
 		(void)mongo_cut_check(&m, &out, &err);
 	else
-		o = strcmp(argv[1], "run") == 0 ? mongo_cut_run(&m, &out, &err) : mongo_cut_look(&m, &err);
+		o = strcmp(argv[1], "run") == 0 ? mongo_cut_run(&m, &out, &err) : mongo_cut_look(&m, 0, &err);
 	printf("%soutcome %s\n", vbuf_text(&out), words[o]);
 	if (err.code)
 		printf("error %d %s\n", err.code, err.msg);

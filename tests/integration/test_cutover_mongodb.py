@@ -1,5 +1,8 @@
-"""The change of a replica set's primary, against scripted mongods: nothing here has met real ones."""
+"""The change of a replica set's primary, by itself and as stillfs-cutover does it, against scripted mongods: nothing here has
+met real ones."""
 
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -50,7 +53,7 @@ def test_the_named_member_becomes_the_primary_though_another_is_the_favourite(rs
 def test_a_check_changes_nothing_and_names_who_is_kept_from_standing(rs):
     outcome, error, lines = drive(rs, "check")
     assert error == "" and rs.primary() == A and frozen(rs) == []
-    assert f"ok {rs.members[C].host} will be kept from standing for election" in lines
+    assert f"ok rival: {rs.members[C].host} will be kept from standing for election" in lines
     assert not [c for m in rs.members for c in m.calls if c in ("replSetFreeze", "replSetStepDown")]
 
 
@@ -92,7 +95,7 @@ def test_what_forbids_it_is_named_and_nothing_is_changed(rs, how, words):
 
 
 def test_wrong_sides_are_refused(rs):
-    assert "is not the primary" in drive(rs, a=B, b=C)[1]
+    assert "is not it: name the primary" in drive(rs, a=B, b=C)[1]
     assert "the same member" in drive(rs, b=A)[1]
     rs.files[B].write_text("mysql://x\n")
     assert "no MongoDB URI" in drive(rs)[1]
@@ -171,3 +174,121 @@ def test_the_account_reaches_every_member_and_no_output(rs):
     outcome, error, lines = drive(rs)
     assert outcome == "done" and "s3cr" not in error + "".join(lines)
     assert [m.login for m in rs.members] == [b"\0u\0s3cr@t"] * 3
+
+
+# ---- the command ----
+
+class Command:
+    def __init__(self, s, directory):
+        self.s, self.dir, self.process = s, directory, None
+        self.hook = directory / "hook"
+        self.hook.write_text(f"#!/bin/sh\necho \"$STILLFS_HOOK $STILLFS_FROM $STILLFS_TO\" >>{directory}/moved\n"
+                             f"[ ! -e {directory}/broken ] || {{ echo no address; exit 3; }}\n")
+        self.hook.chmod(0o755)
+
+    def __call__(self, *args):
+        """(exit code, stdout, stderr)"""
+        self.process = subprocess.Popen([str(a) for a in (BUILD / "snapshot/stillfs-cutover", *args, "--journal", self.dir / "journal")],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        out, err = self.process.communicate(timeout=110)
+        return self.process.returncode, out, err
+
+    def run(self, *args):
+        return self("--from", self.s.files[A], "--to", self.s.files[B], "--hook", self.hook, "--catch-up", 1, *args)
+
+    def moved(self):
+        f = self.dir / "moved"
+        return f.read_text().splitlines() if f.exists() else []
+
+    def state(self):
+        code, out, err = self("status")
+        assert code == 0, err
+        return dict(line.split(" ", 1) for line in out.splitlines())
+
+    def dies_at(self, which, command, before):
+        """SIGKILL when that member is asked that, before or after it does it."""
+        m = self.s.members[which]
+        whole = m.answer
+
+        def answer(asked):
+            if next(iter(asked)) != command or self.process.poll() is not None:
+                return whole(asked)
+            reply = None if before else whole(asked)
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            return reply
+        m.answer = answer
+
+
+@pytest.fixture
+def command(rs, tmp_path):
+    return Command(rs, tmp_path)
+
+
+def test_the_command_runs_the_hook_once_and_tells_who_is_the_primary(rs, command):
+    code, out, err = command.run()
+    b = rs.members[B].host
+    assert code == 0 and f"done: {b} is the primary of the set" in out, err
+    assert command.moved() == [f"cutover {rs.members[A].host} {b}"]
+    assert command.state()["state"] == "ended" and command.state()["primary"] == b
+    code, out, err = command("resume")
+    assert code == 1 and "no cut-over is under way" in err
+
+
+def test_the_command_checks_without_a_journal(rs, command):
+    code, out, err = command.run("--check")
+    assert code == 0 and "ok lag:" in out and not (command.dir / "journal").exists()
+    rs.members[C].priority = 3
+    code, out, err = command.run("--check")
+    assert code == 1 and "bad priority:" in out
+    code, out, err = command.run()
+    assert code == 1 and "bad priority:" in out and "nothing was changed" in err and rs.primary() == A
+    assert command("resume")[0] == 1
+
+
+@pytest.mark.parametrize("which, asked, before, primary", [
+    (C, "replSetFreeze", True, A), (C, "replSetFreeze", False, A), (A, "replSetStepDown", True, A), (A, "replSetStepDown", False, B)])
+def test_a_command_that_dies_is_taken_up_from_what_the_set_says(rs, command, which, asked, before, primary):
+    command.dies_at(which, asked, before)
+    assert command.run()[0] == -signal.SIGKILL
+    code, out, err = command.run()
+    assert code == 1 and "has not ended" in err
+    code, out, err = command("resume")
+    assert rs.primary() == primary
+    assert (code, len(command.moved())) == ((0, 1) if primary == B else (1, 0)), err
+    assert command.state()["state"] == "ended"
+
+
+def test_abort_after_a_death_before_the_step_down(rs, command):
+    command.dies_at(C, "replSetFreeze", False)
+    assert command.run()[0] == -signal.SIGKILL
+    code, out, err = command("abort")
+    assert code == 0 and "is the primary still" in out and rs.primary() == A and command.state()["state"] == "ended"
+
+
+def test_abort_after_the_change_is_refused(rs, command):
+    (command.dir / "broken").touch()
+    assert command.run()[0] == 4
+    code, out, err = command("abort")
+    assert code == 4 and "is the primary already" in err and command.state()["state"] == "begun"
+
+
+def test_a_hook_that_fails_is_tried_again_or_left_out(rs, command):
+    (command.dir / "broken").touch()
+    code, out, err = command.run()
+    assert code == 4 and "no address" in err and rs.primary() == B
+    assert command("resume")[0] == 4 and len(command.moved()) == 2
+    code, out, err = command("resume", "--skip-hook")
+    assert code == 0 and len(command.moved()) == 2 and command.state()["state"] == "ended"
+
+
+def test_sides_of_two_kinds_and_words_of_the_other_kind_are_refused(rs, command):
+    other = command.dir / "my.cnf"
+    other.write_text("[client]\n")
+    other.chmod(0o600)
+    code, out, err = command("--from", rs.files[A], "--to", other)
+    assert code == 2 and "--to does not" in err
+    (command.dir / "broken").touch()
+    assert command.run()[0] == 4
+    code, out, err = command("resolve", "--writable", "B")
+    assert code == 1 and "decides by itself" in err
