@@ -8,9 +8,21 @@ import threading
 
 import pytest
 
+from stillfs import Mount, Scratch
 from test_retention import plan, sets, take
 
 POLICY = "policy\ntimezone UTC\nkeep_last 2\n"
+
+
+@pytest.fixture(scope="module")
+def site():
+    """One mount for all that is refused."""
+    scratch = Scratch()
+    m = Mount(scratch, provider="null", retention="keep_last 2")
+    take(m, "a", "b", "c")
+    yield m
+    m.close()
+    scratch.close()
 
 
 @pytest.fixture
@@ -63,14 +75,70 @@ def sh(m, script):
     ("rmdir snapshots/c", "Device or resource busy", "it is the newest complete set"),
     ("mv snapshots/a snapshots/z", "Operation not permitted", "neither control files nor sets can be renamed"),
     ("touch snapshots/a/note", "Operation not permitted", "none can be made"),
+    ("exec 3>retention; printf keep_ >&3; printf 'last 1\\n' >&3; exec 3>&-; false", "Invalid argument",
+     'retention: "last": unknown'),
+    ("cp -p retention retention~", "Operation not permitted", "retention~: no such control file, and none can be made"),
+    ("ln -s /etc/passwd snapshots/link", "Operation not permitted", "none can be made"),
+    ("mkdir backups", "Operation not permitted", "directories are made and removed in snapshots/ only"),
+    ("rmdir snapshots", "Operation not permitted", "directories are made and removed in snapshots/ only"),
+    ("mkdir 'snapshots/b ad'", "Invalid argument", "mkdir snapshots/b ad: bad name: expected a letter or digit"),
+    ("cat abort", "Permission denied", "this file can only be written"),
+    ("echo x > status", "Permission denied", "this file can only be read"),
+    ("echo 'd clas=nightly' > snapshot", "Invalid argument", "snapshot: "),
+    ("echo 'd description=\"half' > snapshot", "Invalid argument", "snapshot: "),
+    ("echo a > snapshot", "File exists", "snapshot a: a set of this name exists; choose another name"),
+    ("echo ../a > snapshot", "Invalid argument", "snapshot: "),
+    ("head -c 9000 /dev/zero | tr '\\0' d | dd of=snapshot bs=9000 iflag=fullblock", "Invalid argument",
+     "a command is text of at most 8192 bytes"),
+    ("head -c 100 /bin/true > snapshot", "Invalid argument", "a command is text of at most 8192 bytes"),
+    ("echo clsoe > gate", "Invalid argument", 'gate: expected "open" or "close [timeout=SECONDS]"'),
+    ("echo close timeout=99 > gate", "Invalid argument", "gate: timeout=99: expected timeout=SECONDS"),
+    ("/usr/bin/printf '\\377\\n' > gate", "Invalid argument", "gate: expected"),
+    ("echo yes no > snapshots/a/pin", "Invalid argument", "pin: expected yes or no"),
+    ("head -c 60 /bin/true > snapshots/a/pin", "Invalid argument", "a command is text of at most 8192 bytes"),
+    ("/usr/bin/printf 'two\\nlines\\n' > snapshots/a/description", "Invalid argument", "description: one line of UTF-8"),
+    ("/usr/bin/printf '\\377\\n' > snapshots/a/description", "Invalid argument", "description: one line of UTF-8"),
+    ("head -c 300 /dev/zero | tr '\\0' d | dd of=snapshots/a/description bs=300 iflag=fullblock", "Invalid argument",
+     "description: longer than 255 bytes"),
+    ("echo no-colon > snapshots/a/tags", "Invalid argument", 'tags: "no-colon": expected at most 40 lines KEY:VALUE'),
+    ("echo aws:x:y | tee snapshots/a/tags", "Invalid argument", 'tags: "aws:x:y": expected'),
+    ("echo 'a b' > verify", "Invalid argument", "expected a set's name"),
+    ("echo rnu > doctor", "Invalid argument", "doctor: expected run"),
+    ("echo now > abort", "No such file or directory", "abort: no snapshot is running"),
+    ("echo strat > upgrade", "Invalid argument", "upgrade: expected"),
+    ("echo > rescan", "Operation not supported", "rescan: provider null keeps no records"),
 ])
-def test_what_is_mistyped_is_refused_and_changes_nothing(m, script, words, sentence):
+def test_what_is_mistyped_is_refused_and_changes_nothing(site, script, words, sentence):
+    m = site
+    files = [m.control / "gate", *(m.control / "snapshots" / "a" / f for f in ("pin", "description", "tags"))]
+    state = [f.read_text() for f in files]
     before = m.read("last_error")
     r = sh(m, script)
     assert r.returncode != 0 and words in r.stderr, r
     if sentence:
         assert m.read("last_error") != before and sentence in m.last_error()["message"], m.last_error()
     assert m.read("retention") == POLICY and plan(m)[0]["delete"] == "1"
+    assert [f.read_text() for f in files] == state and state[1] == "no\n"
+    assert sets(m) == ["a", "b", "c"] and [c for c in m.null_calls() if c[1] == "remove"] == []
+
+
+@pytest.mark.parametrize("file,script,text", [
+    ("retention", "> retention", POLICY), ("retention", "truncate -s 0 retention", POLICY), ("retention", "touch retention", POLICY),
+    ("prune", "cat prune > /dev/full; cat < prune > /dev/null", None),
+    ("snapshots/a/pin", "echo -n yes > snapshots/a/pin", "yes\n"), ("snapshots/a/pin", "echo yes >> snapshots/a/pin", "yes\n"),
+    ("snapshots/a/pin", "printf '  yes \\t\\n' | tee -a snapshots/a/pin", "yes\n"),
+    ("snapshots/a/description", "echo -n 'before the upgrade' > snapshots/a/description", "before the upgrade\n"),
+    ("snapshots/a/description", "echo one > snapshots/a/description; echo two >> snapshots/a/description", "two\n"),
+    ("snapshots/a/tags", "cat > snapshots/a/tags <<END\nwhy:audit\n\nwho:me\nEND", "why:audit\nwho:me\n"),
+    ("gate", "echo -n open > gate", "open\n"),
+])
+def test_what_a_shell_does_besides_is_harmless(m, file, script, text):
+    sh(m, script)
+    if text is not None:
+        assert m.read(file) == text
+    assert m.read("retention") == POLICY
+    if file.endswith("pin"):
+        assert sh(m, "rmdir snapshots/a").returncode == 1 and "it is pinned" in m.last_error()["message"]
 
 
 @pytest.mark.parametrize("script,policy", [
@@ -110,6 +178,32 @@ def test_concurrent_writers_leave_one_whole_policy(m):
     assert failed == []
     whole = {f"policy\ntimezone UTC\nkeep_last {i}\nkeep_daily {i}\nkeep_tag writer:{i}\n" for i in range(1, 5)}
     assert seen <= whole | {POLICY} and m.read("retention") in whole
+
+
+def test_concurrent_writers_of_a_set_leave_whole_texts(m):
+    """A description and tags, each written by several at a time, are always one of those written; so is the record."""
+    texts = [f"{c * 200}" for c in "abcd"]
+    failed = []
+
+    def writer(text):
+        for _ in range(10):
+            for file, what in (("description", text), ("tags", f"who:{text}\nwhy:{text}\n")):
+                if m.write(f"snapshots/b/{file}", what) != 0:
+                    failed.append(m.last_error())
+    threads = [threading.Thread(target=writer, args=(t,)) for t in texts]
+    for t in threads:
+        t.start()
+    seen = set()
+    while any(t.is_alive() for t in threads):
+        seen.add(m.read("snapshots/b/description").strip())
+    for t in threads:
+        t.join()
+    assert failed == [] and seen <= {*texts, ""}
+    description, tags = m.read("snapshots/b/description"), m.read("snapshots/b/tags")
+    assert description.strip() in texts and tags in {f"who:{t}\nwhy:{t}\n" for t in texts}
+    m.stop()
+    m.start()
+    assert (m.read("snapshots/b/description"), m.read("snapshots/b/tags")) == (description, tags)
 
 
 def test_two_operators_apply_one_plan_and_one_of_them_is_told(make_mount):
