@@ -35,7 +35,7 @@ static void on_kill(void *arg, struct gate_node *n)
 	struct rq *r = (struct rq *)(void *)n;
 
 	r->gated = false; /* parked: not counted */
-	rq_reply_err(r, EINTR, 0);
+	rq_reply_err(r, EINTR, OPSTAT_TIMER);
 }
 
 static void on_tick(void *arg)

@@ -34,6 +34,8 @@ int core_end_fd(struct core *c); /* eventfd, readable when core_ended turned tru
 void core_door_ops(struct core *c, struct door_ops *ops, void **fs);
 /* "key value\n" lines for status: gate parked inflight transport takeover fd counts ... */
 void core_status(struct core *c, struct vbuf *out);
+/* The data side's histograms and bytes for `metrics`, labelled with name. */
+void core_metrics(struct core *c, const char *name, struct vbuf *out);
 void core_gate_status(struct core *c, struct gate_status *out);
 /* The operator's own gate commands (control file `gate`). -EBUSY a snapshot holds it. Close blocks
  * up to drain_timeout. */

@@ -14,6 +14,7 @@
 #include "fs/core.h"
 #include "fs/lane.h"
 #include "fs/node.h"
+#include "fs/opstat.h"
 #include "fs/proto.h"
 
 #include <liburing.h>
@@ -32,6 +33,8 @@
 
 #define MAX_LANES 64u
 #define MAX_WORKERS 16u
+#define OPSTAT_TIMER (MAX_LANES + MAX_WORKERS) /* the gate timer's place among the lanes and workers */
+#define OPSTAT_THREADS (OPSTAT_TIMER + 1)
 /* Workers that stay free for operations that modify nothing: a frozen or full filesystem
  * must not stop lookups. */
 #define FLOW_WORKERS 4u
@@ -58,6 +61,7 @@ struct rq {
 	uint32_t len, present; /* of the request; bytes from SLOT_IN used before, whose pages are there */
 	uint32_t opcode;
 	bool gated; /* counted in the gate: leave once answered */
+	uint64_t start_ns; /* when it was read; 0: not known yet */
 	uint8_t next_step; /* enum rq_next */
 	bool suid_done;
 	/* FALLOCATE in pieces */
@@ -109,6 +113,7 @@ struct core {
 	struct mnt mnt[DOOR_MAX_PAIRS];
 	struct lane lane[MAX_LANES];
 	struct balance balance;
+	struct opstat opstat[OPSTAT_THREADS];
 	struct worker_pool *workers;
 	struct closer *closer;
 	const char *control_dir;
@@ -166,6 +171,14 @@ static inline void count_add(_Atomic uint64_t *n, uint64_t more)
 {
 	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + more,
 			      memory_order_relaxed);
+}
+
+/* The time, read once for what a lane does in one go: clock_ns is made 0 where something new begins. */
+static inline uint64_t lane_now(struct lane *l)
+{
+	if (!l->clock_ns)
+		l->clock_ns = balance_now_ns();
+	return l->clock_ns;
 }
 
 static inline struct fuse_in_header *rq_head(struct rq *r)

@@ -235,6 +235,7 @@ static void complete_write(struct lane *l, struct rq *r, int res)
 		return;
 	}
 	out.size = (uint32_t)r->done_b;
+	count_add(&l->core->opstat[l->idx].written_b, r->done_b);
 	rq_reply_out(r, &out, sizeof(out), l->idx);
 }
 
@@ -258,8 +259,10 @@ void data_complete(struct lane *l, struct rq *r, int res)
 	case FUSE_READ:
 		if (res < 0)
 			rq_reply_err(r, res, l->idx);
-		else
+		else {
+			count_add(&l->core->opstat[l->idx].read_b, (uint64_t)res);
 			rq_reply_payload(r, (size_t)res, l->idx);
+		}
 		break;
 	case FUSE_WRITE:
 		complete_write(l, r, res);

@@ -149,6 +149,8 @@ bool inplace_serve(struct lane *l, struct rq *r)
 	struct inplace *p = &l->inplace;
 	uint64_t now = balance_now_ns();
 
+	if (!r->start_ns)
+		r->start_ns = now;
 	set_guard(p, l->core->balance.guard_fd, now);
 	atomic_store(&p->since_ns, now);
 	if (atomic_load(&l->inbox_full)) { /* after the store, see lane_push */
@@ -185,7 +187,8 @@ int inplace_done(struct lane *l, struct rq *r, int64_t res)
 
 	if (p->direct_ns)
 		inplace_measure(l);
-	if (balance_now_ns() - p->since_ns < LONG_NS)
+	l->clock_ns = balance_now_ns();
+	if (l->clock_ns - p->since_ns < LONG_NS)
 		return result;
 	if (poll(&at, 1, 0) == 1) {
 		count_add(&p->n_waited, 1);

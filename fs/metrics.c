@@ -74,6 +74,7 @@ int ctl_render_metrics(struct ctl *c, struct vbuf *out)
 				    rows[i].label, (int)strcspn(v, " \n"), v);
 	}
 	vbuf_free(&status);
+	core_metrics(c->d.core, c->d.name, out);
 	engine_metrics(c->engine, out);
 	return 0;
 }

@@ -52,6 +52,7 @@ void rq_finish(struct rq *r, unsigned gate_lane)
 
 	if (r->gated)
 		gate_leave(c->gate, gate_lane);
+	opstat_answered(r, gate_lane);
 	rq_put(r);
 }
 
@@ -179,6 +180,8 @@ static bool admit(struct lane *l, struct rq *r)
 
 	if (class == GATE_FLOW || r->gated)
 		return true;
+	if (!r->start_ns && !gate_is_open(g))
+		r->start_ns = lane_now(l);
 	for (;;) {
 		if (class == GATE_SYNC && !gate_frozen(g))
 			return true;
@@ -200,6 +203,8 @@ static void dispatch(struct lane *l, struct rq *r)
 		return;
 	if (inplace_wanted(l, r) && inplace_serve(l, r))
 		return;
+	if (!r->start_ns)
+		r->start_ns = lane_now(l);
 	switch (r->opcode) {
 	case FUSE_READ:
 	case FUSE_WRITE:
@@ -259,6 +264,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 	struct core *c = l->core;
 	int k;
 
+	l->clock_ns = 0;
 	for (k = 0; k < READ_BATCH; k++) {
 		struct rq *r;
 
@@ -298,6 +304,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 		r->gated = false;
 		r->suid_done = false;
 		r->done_b = 0;
+		r->start_ns = 0;
 		if (!no_reply(l, r))
 			dispatch(l, r);
 	}
@@ -340,6 +347,7 @@ static void reap(struct lane *l)
 	unsigned head, n = 0;
 	uint64_t v;
 
+	l->clock_ns = 0;
 	io_uring_for_each_cqe(&l->ring, head, cqe) {
 		uint64_t tag = io_uring_cqe_get_data64(cqe);
 

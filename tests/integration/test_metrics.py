@@ -1,9 +1,13 @@
 """`metrics` as Prometheus reads it, and the alert rules: checked by promtool of Debian's package prometheus."""
 
 import errno
+import mmap
+import os
 import pathlib
 import re
 import subprocess
+import threading
+import time
 
 from stillfs import wait_for
 from test_retention import change_records, settled, take
@@ -62,6 +66,60 @@ def test_metrics_count_what_happened(make_mount):
     change_records(m, foreign)
     m.start()
     assert "newest_complete_age_seconds" not in metrics(m)  # another host's sets are no backup of this one
+
+
+def test_operations_are_counted_and_timed_by_their_kind(make_mount):
+    m = make_mount(provider="null")
+    (m.mnt / "warm").touch()
+    before = metrics(m)
+    fd = os.open(m.mnt / "f", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    page = mmap.mmap(-1, 8192)
+    for i in range(10):
+        assert os.pwritev(fd, [page], i * 8192) == 8192
+    for i in range(5):
+        assert os.preadv(fd, [page], i * 8192) == 8192
+    os.fsync(fd)
+    os.posix_fallocate(fd, 81920, 4096)
+    os.close(fd)
+    os.mkdir(m.mnt / "d")
+    os.rename(m.mnt / "d", m.mnt / "e")
+    os.rmdir(m.mnt / "e")
+    os.listdir(m.mnt)
+
+    def grown(key):
+        return metrics(m)[key] - before[key]
+    wait_for("the close", lambda: grown('operation_seconds_count{kind="close"}') >= 1)
+    for kind, n in (("write", 10), ("read", 5), ("fsync", 1), ("fallocate", 1), ("name", 3)):
+        assert grown(f'operation_seconds_count{{kind="{kind}"}}') == n, kind
+        assert grown(f'operation_seconds_sum{{kind="{kind}"}}') > 0, kind
+    for kind in ("read", "write", "fsync", "fallocate"):
+        assert grown(f'operation_seconds_count{{kind="{kind}"}}') == grown(f'operations_total{{kind="{kind}"}}'), kind
+    for kind in ("open", "lookup", "readdir"):
+        assert grown(f'operation_seconds_count{{kind="{kind}"}}') >= 1, kind
+    assert (grown("written_bytes_total"), grown("read_bytes_total")) == (81920, 40960)
+    r = promtool("check", "metrics", input=m.read("metrics"))
+    assert (r.returncode, r.stdout, r.stderr) == (0, "", "")
+
+
+def test_the_time_that_an_operation_waits_at_the_gate_counts(make_mount):
+    m = make_mount(provider="null")
+    fd = os.open(m.mnt / "f", os.O_WRONLY | os.O_CREAT)
+    long = 'operation_seconds_bucket{kind="write",le="+Inf"}', 'operation_seconds_bucket{kind="write",le="0.268435456"}'
+    before = metrics(m)
+    assert before[long[0]] == before[long[1]] == before['operation_seconds_count{kind="write"}']
+    with m.closed():
+        writer = threading.Thread(target=os.write, args=(fd, b"x"))
+        writer.start()
+        wait_for("the parked write", lambda: m.status()["parked"] == "1")
+        time.sleep(1)
+        assert metrics(m)['operation_seconds_count{kind="write"}'] == before['operation_seconds_count{kind="write"}']
+    writer.join(30)
+    os.close(fd)
+    now = metrics(m)
+    assert now[long[0]] - now[long[1]] == 1
+    assert now['operation_seconds_sum{kind="write"}'] - before['operation_seconds_sum{kind="write"}'] >= 1
+    buckets = [now[k] for k in now if k.startswith('operation_seconds_bucket{kind="write"')]
+    assert buckets == sorted(buckets) and len(buckets) == 23
 
 
 def test_the_alert_rules_are_good_and_ask_for_metrics_that_exist(make_mount):
