@@ -264,6 +264,17 @@ static int group_examine(void *self, uint32_t max_ms, struct vbuf *out, struct s
 	return bad;
 }
 
+/* Of the one database that has such logs. */
+static int group_logs(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
+{
+	struct group *g = self;
+
+	for (unsigned i = 0; i < g->n; i++)
+		if (g->m[i].ops->logs)
+			return g->m[i].ops->logs(g->m[i].self, max_ms, out, err);
+	return 0;
+}
+
 const struct coord_ops coord_group = {
 	.name = "group",
 	.open = group_open,
@@ -279,4 +290,5 @@ const struct coord_ops coord_group = {
 	.finish = group_finish,
 	.recover = group_recover,
 	.examine = group_examine,
+	.logs = group_logs,
 };

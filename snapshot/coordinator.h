@@ -54,6 +54,9 @@ struct coord_ops {
 	/* optional: how to start such a server on a clone, as the last preflight read it: "server KIND",
 	 * "server_version V", "exe PATH", "option NAME VALUE" lines. Database thread; no I/O. */
 	void (*layout)(void *c, struct vbuf *out);
+	/* optional: the binary logs that the server has now, its own on a replica, too: "server_id N", "server_uuid U",
+	 * "binlog FILE BYTES" lines. Connects when needed. Between two runs: gate open, nothing locked. */
+	int (*logs)(void *c, uint32_t max_ms, struct vbuf *out, struct snap_error *err);
 };
 
 /* By name ("none", "mysql"), NULL when unknown. registry.c */

@@ -4,7 +4,7 @@
  * Threads:   the API from any; one mutex guards what engine_int.h lists. Callbacks are called without it.
  * Blocks:    engine_stop; engine_save writes one small file.
  * Errors:    -errno with the sentence. */
-#include "snapshot/engine_int.h"
+#include "snapshot/list.h"
 #include "snapshot/prune.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -84,6 +84,7 @@ static void one_snapshot(struct engine *e, struct request *q)
 	(void)pthread_mutex_lock(&e->lock);
 	e->running = NULL;
 	if (r) {
+		binlogs_ask(e, true);
 		*run_next(r) = e->completing;
 		e->completing = r;
 		e->n_completing++;
@@ -146,9 +147,8 @@ static uint64_t next_due(struct engine *e)
 {
 	uint64_t due = e->queued || e->doctor_running || e->rescan.due || e->pins_due ? 0 : engine_clean_due(e);
 
-	if (e->db_recover_due && e->db_recover_ns < due)
-		due = e->db_recover_ns;
-
+	if (run_db_due(e) < due)
+		due = run_db_due(e);
 	for (struct run *r = e->completing; r; r = *run_next(r))
 		if (run_due_ns(r) < due)
 			due = run_due_ns(r);
@@ -390,6 +390,7 @@ void engine_free(struct engine *e)
 	free(e->queued);
 	vbuf_free(&e->last);
 	vbuf_free(&e->doctor);
+	vbuf_free(&e->binlogs.text);
 	vbuf_free(&e->rescan.last);
 	(void)pthread_mutex_destroy(&e->lock);
 	(void)pthread_mutex_destroy(&e->save_lock);

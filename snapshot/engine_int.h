@@ -72,6 +72,13 @@ struct engine {
 	enum set_state last_state;
 	bool doctor_running; /* asked for, or at it */
 	struct vbuf doctor; /* what the last look found */
+	struct { /* binlogs.c: what the server keeps */
+		bool asked;
+		uint64_t looked_ns, seen_ns; /* CLOCK_BOOTTIME; looked_ns 0: look now */
+		struct timespec when;
+		struct vbuf text;
+		struct snap_error error; /* of the last look */
+	} binlogs;
 	bool db_recover_due; /* the engine thread's own, as this: */
 	uint64_t db_recover_ns; /* not before */
 	/* the lock's owner rendered the coordinator's lines here, so that status calls no SQL */
@@ -118,6 +125,7 @@ void run_clean_backings(const struct door *d);
 /* run_db.c: between runs: what a coordinator's journal says is still changed is changed back; the doctor's look.
  * False: something is left, try again later. */
 bool run_db_chores(struct engine *e);
+uint64_t run_db_due(const struct engine *e); /* when they have something to do; lock held */
 
 /* rescan.c */
 void rescan_run(struct engine *e); /* on the engine's thread */

@@ -1,7 +1,7 @@
 /* snapshot/files.c - the engine's virtual files: one renderer and one parser each.
  * Threads: control threads, with the engine's lock held while a set is read. Blocks: writes save one
- * small record. Columns of `list` and keys of JSON: only append. */
-#include "snapshot/engine_int.h"
+ * small record. Keys of JSON: only append. */
+#include "snapshot/list.h"
 #include "snapshot/prune.h"
 #include "snapshot/prune_int.h"
 #include "base/clock.h"
@@ -228,97 +228,6 @@ static int write_abort(struct engine *e, const char *name, const char *text, siz
 	return engine_abort(e, err);
 }
 
-static void human_age(struct timespec created, char buf[32])
-{
-	long s = clock_utc().tv_sec - created.tv_sec;
-
-	if (s < 120)
-		(void)snprintf(buf, 32, "%lds", s < 0 ? 0 : s);
-	else if (s < 7200)
-		(void)snprintf(buf, 32, "%ldm", s / 60);
-	else if (s < 48 * 3600)
-		(void)snprintf(buf, 32, "%ldh", s / 3600);
-	else
-		(void)snprintf(buf, 32, "%ldd", s / 86400);
-}
-
-static void human_size(uint64_t b, char buf[16])
-{
-	static const char units[] = "BKMGTP";
-	double v = (double)b;
-	int u = 0;
-
-	for (; v >= 1024 && u < 5; u++)
-		v /= 1024;
-	(void)snprintf(buf, 16, u ? "%.1f%c" : "%.0f%c", v, units[u]);
-}
-
-/* The position in one column: file:offset, or the GTID, or "-". */
-static void short_position(const char *p, char *buf, size_t cap)
-{
-	const char *file = strstr(p, "binlog_file "), *pos = strstr(p, "binlog_pos ");
-
-	(void)snprintf(buf, cap, "%s", *p ? "unknown" : "-");
-	if (file && pos)
-		(void)snprintf(buf, cap, "%.*s:%.*s", (int)strcspn(file + 12, "\n"), file + 12,
-			       (int)strcspn(pos + 11, "\n"), pos + 11);
-}
-
-static void list_row(struct vbuf *out, const struct set *s, int name_w, int class_w, int pos_w)
-{
-	char t[CLOCK_ISO_MAX], age[32], size[16], lock[24] = "-", hold[24] = "-", pos[160];
-
-	human_age(s->created, age);
-	human_size(s->size_b, size);
-	short_position(s->position, pos, sizeof(pos));
-	if (s->lock_ms >= 0)
-		(void)snprintf(lock, sizeof(lock), "%.1f", s->lock_ms);
-	if (s->hold_ms >= 0)
-		(void)snprintf(hold, sizeof(hold), "%.1f", s->hold_ms);
-	clock_iso(s->created, t);
-	t[19] = 'Z';
-	t[20] = '\0';
-	vbuf_printf(out, "%-*s  %-*s  %s  %5s  %-8s  %3u  %8s  %7s  %7s  %-3s  %-*s  %s\n", name_w, s->name, class_w,
-		    s->class, t, age, set_state_name(s->state), s->volumes, size, lock, hold,
-		    s->pin ? "pin" : "-", pos_w, pos, set_verified_name(s->verified));
-}
-
-static int show_list(struct engine *e, const char *name, struct vbuf *out)
-{
-	int name_w = 4, class_w = 5, pos_w = 8;
-	char pos[160];
-	struct set *s;
-
-	(void)pthread_mutex_lock(&e->lock);
-	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
-		short_position(s->position, pos, sizeof(pos));
-		pos_w = (int)strlen(pos) > pos_w ? (int)strlen(pos) : pos_w;
-		name_w = (int)strlen(s->name) > name_w ? (int)strlen(s->name) : name_w;
-		class_w = (int)strlen(s->class) > class_w ? (int)strlen(s->class) : class_w;
-	}
-	vbuf_printf(out, "%-*s  %-*s  %-20s  %5s  %-8s  %3s  %8s  %7s  %7s  %-3s  %-*s  %s\n", name_w, "NAME", class_w,
-		    "CLASS", "CREATED", "AGE", "STATE", "VOL", "SIZE", "LOCK_MS", "HOLD_MS", "PIN", pos_w, "POSITION", "VERIFIED");
-	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
-		if (s->state != SET_DELETING)
-			list_row(out, s, name_w, class_w, pos_w);
-	(void)pthread_mutex_unlock(&e->lock);
-	return 0;
-}
-
-static int show_list_json(struct engine *e, const char *name, struct vbuf *out)
-{
-	struct set *s;
-
-	(void)pthread_mutex_lock(&e->lock);
-	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
-		if (s->state != SET_DELETING) {
-			set_json(s, out);
-			vbuf_puts(out, "\n");
-		}
-	(void)pthread_mutex_unlock(&e->lock);
-	return 0;
-}
-
 void engine_status(struct engine *e, struct vbuf *out)
 {
 	size_t n = 0;
@@ -336,6 +245,7 @@ void engine_status(struct engine *e, struct vbuf *out)
 	if (e->last_name[0])
 		vbuf_printf(out, "last_snapshot_state %s\n", set_state_name(e->last_state));
 	prune_status(e, out);
+	binlogs_status(e, out);
 	(void)pthread_mutex_unlock(&e->lock);
 	vbuf_printf(out, "provider_call %s\ndatabase_call %s\n", exec_stuck(e->prov_exec) ? "stuck" : "ok",
 		    exec_stuck(e->db_exec) ? "stuck" : "ok");
@@ -370,8 +280,8 @@ const struct engine_file engine_root_files[] = {
 	{ "doctor", show_doctor, write_doctor },
 	{ "snapshot", show_snapshot, NULL },
 	{ "abort", NULL, write_abort },
-	{ "list", show_list, NULL },
-	{ "list.json", show_list_json, NULL },
+	{ "list", list_show, NULL },
+	{ "list.json", list_show_json, NULL },
 	{ "retention", prune_show_policy, prune_write_policy },
 	{ "prune", prune_show, prune_write },
 	{ "prune.log", prune_show_log, NULL },

@@ -321,4 +321,5 @@ const struct coord_ops coord_mysql = {
 	.finish = my_finish,
 	.recover = my_recover,
 	.examine = my_examine,
+	.logs = my_logs,
 };

@@ -85,6 +85,9 @@ const char *my_replica_channel(const struct my *m, MYSQL_RES *res, MYSQL_ROW row
 bool my_replica_gtid(const struct my *m, MYSQL_RES *res, MYSQL_ROW row); /* its coordinates are GTIDs */
 bool my_replica_sql_runs(MYSQL_RES *res, MYSQL_ROW row);
 
+/* ---- mysql_logs.c ---- */
+int my_logs(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err);
+
 /* ---- mysql_block.c ---- */
 int my_parse_blockers(struct my *m, struct snap_error *err);
 /* wait: as db.blockers says; else -EAGAIN at once when there is one. Ends at sever. */

@@ -5,6 +5,7 @@
  * Errors:    prepare's fail the set. Finish's do not: what the set shows is fixed; they are reported, and tried
  *            again from the journal. */
 #include "snapshot/run_int.h"
+#include "snapshot/list.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -116,6 +117,13 @@ static void recover_one(struct engine *e)
 	job_drop(e->db_exec, j);
 }
 
+uint64_t run_db_due(const struct engine *e)
+{
+	uint64_t due = binlogs_due(e);
+
+	return e->db_recover_due && e->db_recover_ns < due ? e->db_recover_ns : due;
+}
+
 bool run_db_chores(struct engine *e)
 {
 	bool look;
@@ -126,5 +134,6 @@ bool run_db_chores(struct engine *e)
 	(void)pthread_mutex_unlock(&e->lock);
 	if (look)
 		doctor_look(e);
+	binlogs_look(e);
 	return !e->db_recover_due;
 }

@@ -1,6 +1,7 @@
 """MariaDB on the mount: lock, position, refusals, and a set taken under load that restores."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -59,6 +60,35 @@ def snapshot(m, name, code=0):
     r = m.write("snapshot", f"{name}\n")
     assert r == code, m.last_error() if r else "it was taken"
     return m.last_error()["message"] if code else flat(m.read(f"snapshots/{name}/position"))
+
+
+def test_the_list_says_whether_the_server_still_has_the_logs(site):
+    m, db = site
+
+    def kept(*names):
+        found = {s["name"]: s["binlogs"] for s in map(json.loads, m.read("list.json").splitlines())}
+        return [found[n] for n in names]
+    snapshot(m, "logs1")
+    wait_for("a look", lambda: kept("logs1") == ["yes"])
+    rows = {line.split()[0]: line.split()[-1] for line in m.read("list").splitlines()}
+    assert (rows["NAME"], rows["logs1"]) == ("BINLOGS", "yes")
+    db.query("FLUSH BINARY LOGS")
+    snapshot(m, "logs2")
+    db.query(f"PURGE BINARY LOGS TO '{db.query('SHOW MASTER STATUS')[0][0]}'")
+    start = time.monotonic()
+    snapshot(m, "logs3")  # after which it looks again
+    wait_for("the purge", lambda: kept("logs1", "logs2", "logs3") == ["no", "yes", "yes"])
+    asked = "SHOW GLOBAL STATUS LIKE 'Com_show_binlogs'"
+    before = db.query(asked)
+    for _ in range(20):
+        m.read("list")
+        time.sleep(0.05)
+    if time.monotonic() - start < 50:  # it looks once a minute, however often it is read
+        assert db.query(asked) == before
+    db.query("RESET MASTER")
+    snapshot(m, "logs4")
+    wait_for("the new logs", lambda: kept("logs4") == ["yes"])
+    assert kept("logs1", "logs2", "logs3") == ["unknown"] * 3, "logs of the same names are other ones now"
 
 
 def test_the_position_is_the_servers_and_nothing_of_ours_is_in_the_binlog(site):

@@ -458,10 +458,12 @@ def test_the_table_is_aligned_and_says_what_is_pinned_and_verified(make_mount):
     m.start()
     lines = m.read("list").splitlines()
     columns = lines[0].split()
-    assert columns == "NAME CLASS CREATED AGE STATE VOL SIZE LOCK_MS HOLD_MS PIN POSITION VERIFIED".split()
+    assert columns == "NAME CLASS CREATED AGE STATE VOL SIZE LOCK_MS HOLD_MS PIN POSITION VERIFIED BINLOGS".split()
     assert [line.split()[0] for line in lines[1:]] == ["a", "a-much-longer-name"]
-    assert [line.split()[9:] for line in lines[1:]] == [["pin", "mariadb-bin.000123:4711", "yes"], ["-", "-", "no"]]
-    for column in ("CLASS", "CREATED", "STATE", "PIN", "POSITION", "VERIFIED"):
+    assert [line.split()[9:] for line in lines[1:]] == [["pin", "mariadb-bin.000123:4711", "yes", "unknown"],
+                                                    ["-", "-", "no", "-"]]
+    assert [json.loads(line)["binlogs"] for line in m.read("list.json").splitlines()] == ["unknown", None]
+    for column in ("CLASS", "CREATED", "STATE", "PIN", "POSITION", "VERIFIED", "BINLOGS"):
         at = lines[0].index(column)
         assert all(line[at - 1] == " " and line[at] != " " for line in lines), column
 
