@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "snapshot/child.h"
+#include "snapshot/fence/keep.h"
 #include "snapshot/verify/verify.h"
 
 #include <errno.h>
@@ -149,6 +150,8 @@ static uint64_t next_due(struct engine *e)
 
 	if (run_db_due(e) < due)
 		due = run_db_due(e);
+	if (fence_keep_due_ns(e->fence) < due)
+		due = fence_keep_due_ns(e->fence);
 	for (struct run *r = e->completing; r; r = *run_next(r))
 		if (run_due_ns(r) < due)
 			due = run_due_ns(r);
@@ -211,6 +214,7 @@ static void *engine_run(void *arg)
 		complete_some(e);
 		engine_clean(e);
 		(void)run_db_chores(e);
+		fence_keep_work(e->fence);
 		child_reap();
 		(void)pthread_mutex_lock(&e->lock);
 	}
@@ -314,7 +318,9 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 		e->cat = catalog_open(conf_str(d->conf, "state_dir"), err);
 	if (e->cat && !d->n_pairs && catalog_only(e, err) < 0)
 		e->cat = catalog_free(e->cat);
-	if (!e->cat || prune_open(e, err) < 0) {
+	if (e->cat)
+		e->fence = fence_keep_open(e, err);
+	if (!e->fence || prune_open(e, err) < 0) {
 		engine_free(e);
 		return NULL;
 	}
@@ -331,6 +337,8 @@ int engine_start(struct engine *e, struct snap_error *err)
 	if (!e->db_exec || !e->prov_exec)
 		return snap_error_set(err, -errno, "start the engine's threads: %s", strerror(errno));
 	r = recover(e, err);
+	if (r == 0)
+		r = fence_keep_load(e->fence, err);
 	if (r == 0)
 		r = verify_start(e, err);
 	if (r < 0)
@@ -354,6 +362,7 @@ int engine_stop(struct engine *e, uint32_t max_ms)
 	atomic_store(&e->abort_completing, ESHUTDOWN);
 	(void)pthread_cond_signal(&e->work);
 	(void)pthread_mutex_unlock(&e->lock);
+	fence_keep_stop(e->fence);
 	if (e->db_exec)
 		exec_kick(e->db_exec);
 	if (e->prov_exec)
@@ -385,6 +394,7 @@ void engine_free(struct engine *e)
 		e->prov->close(e->prov_self);
 	(void)exec_free(e->db_exec);
 	(void)exec_free(e->prov_exec);
+	fence_keep_free(e->fence);
 	prune_free(e->prune);
 	catalog_free(e->cat);
 	free(e->queued);

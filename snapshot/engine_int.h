@@ -41,6 +41,7 @@ struct engine {
 	void *coord_self;
 	struct exec *db_exec, *prov_exec;
 	struct verify *verify; /* verify/verify.c */
+	struct fence_keep *fence; /* fence/keep.c */
 	pthread_t thread;
 	bool started;
 	/* 0, or what they fail with: ECANCELED, EINTR (the run alone), ESHUTDOWN. The run until its point is fixed;

@@ -5,6 +5,7 @@
 #include "snapshot/prune.h"
 #include "snapshot/prune_int.h"
 #include "base/clock.h"
+#include "snapshot/fence/keep.h"
 #include "snapshot/verify/verify.h"
 
 #include <errno.h>
@@ -247,6 +248,7 @@ void engine_status(struct engine *e, struct vbuf *out)
 	prune_status(e, out);
 	binlogs_status(e, out);
 	(void)pthread_mutex_unlock(&e->lock);
+	vbuf_printf(out, "fence %s\n", fence_keep_state(e->fence));
 	vbuf_printf(out, "provider_call %s\ndatabase_call %s\n", exec_stuck(e->prov_exec) ? "stuck" : "ok",
 		    exec_stuck(e->db_exec) ? "stuck" : "ok");
 	e->coord->status(e->coord_self, out);
@@ -280,6 +282,7 @@ const struct engine_file engine_root_files[] = {
 	{ "doctor", show_doctor, write_doctor },
 	{ "snapshot", show_snapshot, NULL },
 	{ "abort", NULL, write_abort },
+	{ "fence", fence_keep_show, fence_keep_write },
 	{ "list", list_show, NULL },
 	{ "list.json", list_show_json, NULL },
 	{ "retention", prune_show_policy, prune_write_policy },

@@ -4,6 +4,7 @@
 #include "snapshot/metrics.h"
 #include "base/clock.h"
 #include "snapshot/engine_int.h"
+#include "snapshot/fence/keep.h"
 #include "snapshot/prune.h"
 #include "snapshot/prune_int.h"
 
@@ -133,6 +134,9 @@ void engine_metrics(struct engine *e, struct vbuf *out)
 	put_histogram(e, out, "lock_seconds", "How long the database was locked.", &m->lock);
 	put_histogram(e, out, "hold_seconds", "How long the gate was closed, from drained to open.", &m->hold);
 	put_histogram(e, out, "stall_seconds", "How long a write could be held up: drain and hold.", &m->stall);
+	put_one(e, out, "fence", "gauge", "1 while clients of the database are fenced, or to be.", strcmp(fence_keep_state(e->fence), "off") != 0);
+	put_one(e, out, "fence_verified", "gauge", "1 while the fence is up and was found so at the last look.",
+		strcmp(fence_keep_state(e->fence), "on") == 0);
 	put_sets(e, out);
 	put_prune(e, out);
 	(void)pthread_mutex_unlock(&e->lock);

@@ -7,6 +7,7 @@
 #include "snapshot/coord_mongodb.h"
 #endif
 #include "snapshot/coord_mysql.h"
+#include "snapshot/fence/side.h"
 #include "snapshot/hooks.h"
 #include "snapshot/provider.h"
 #ifdef STILLFS_TEST_PROVIDERS
@@ -92,5 +93,17 @@ const struct coord_ops *coordinator_find(const char *name)
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		if (strcmp(all[i]->name, name) == 0)
 			return all[i];
+	return NULL;
+}
+
+const struct fence_side *fence_side_find(const struct conf *c)
+{
+	const char *db = conf_str(c, "db");
+
+	for (size_t n; *db; db += n + (db[n] != '\0')) {
+		n = strcspn(db, ",+");
+		if (n == 5 && strncmp(db, "mysql", 5) == 0)
+			return &fence_side_sql;
+	}
 	return NULL;
 }

@@ -166,6 +166,7 @@ static int save(struct fence_run *f, struct snap_error *err)
 	if (r < 0)
 		return snap_error_set(err, r, "fence: record: out of memory");
 	r = f->o->record(f->o->arg, vbuf_text(f->record), err);
+	f->saved = f->saved || r == 0;
 	FAULT("fence.recorded");
 	return r;
 }
@@ -335,6 +336,8 @@ int fence_on(struct my *m, const struct fence_opts *o, struct vbuf *record, stru
 		r = fence_same_server(m, vbuf_text(record), err);
 	if (r == 0)
 		r = put_up(&f, err);
+	if (r < 0 && fresh && !f.saved)
+		vbuf_free(record);
 	free(f.ended);
 	vbuf_free(&found);
 	return r;

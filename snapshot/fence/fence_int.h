@@ -10,6 +10,7 @@ struct fence_run {
 	const struct fence_opts *o;
 	struct vbuf *record;
 	uint64_t end_ns; /* CLOCK_BOOTTIME */
+	bool saved; /* the record, once; before that nothing is changed */
 	uint64_t limit; /* sessions up to this id could have begun something before the server was read-only */
 	uint64_t *ended; /* ids, in the order in which they were ended; owned */
 	size_t n_ended, cap_ended;
@@ -20,9 +21,6 @@ extern const char *const fence_mysql_vars[]; /* what is changed on MySQL, in the
 bool fence_is_on(const char *value); /* of a variable, as the server shows it */
 int fence_open_session(struct my *m, struct snap_error *err); /* connected, bounded, a server that can be fenced */
 int fence_same_server(struct my *m, const char *record, struct snap_error *err); /* -EXDEV it is another's */
-
-/* ---- fence_record.c ---- */
-void fence_record_add(struct vbuf *record, const char *key, const char *value); /* kept as it is when the key is there */
 
 /* ---- fence_accounts.c ---- */
 int fence_accounts(struct my *m, const char *allow, struct vbuf *found, struct snap_error *err);

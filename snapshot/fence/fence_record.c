@@ -1,6 +1,6 @@
 /* snapshot/fence/fence_record.c - the record's lines, and the list of accounts that are let through.
  * Owns: nothing. Called by: the fence, and whoever keeps its record. Threads: any. Blocks: never; no I/O. */
-#include "snapshot/fence/fence_int.h"
+#include "snapshot/fence/fence.h"
 
 #include <ctype.h>
 #include <errno.h>

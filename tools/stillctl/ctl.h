@@ -80,6 +80,7 @@ int cmd_wait(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_fence(int argc, char **argv);
 int cmd_upgrade(int argc, char **argv);
 int cmd_provider_test(int argc, char **argv);
 

@@ -2,6 +2,7 @@
  * them in place of snapshot/registry.c. */
 #include "tests/unit/snapshot/fake.h"
 #include "snapshot/engine_int.h"
+#include "snapshot/fence/side.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -285,4 +286,9 @@ static const struct coord_ops coord_fake = {
 const struct coord_ops *coordinator_find(const char *name)
 {
 	return strcmp(name, "fake") == 0 ? &coord_fake : NULL;
+}
+
+const struct fence_side *fence_side_find(const struct conf *c)
+{
+	return NULL;
 }
