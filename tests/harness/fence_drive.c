@@ -78,8 +78,10 @@ int main(int argc, char **argv)
 		r = my_reach(m, &err) < 0 ? err.code : fence_verify(m, vbuf_text(&lines), &err);
 	if (r == 0 && strcmp(argv[9], "off") == 0)
 		(void)unlink(at.file);
-	for (const char *p = vbuf_text(&found); *p; p += strcspn(p, "\n") + 1)
-		printf("found %.*s\n", (int)strcspn(p, "\n"), p);
+	for (const char *p = vbuf_text(&found), *end; *p; p = end + 1) {
+		end = strchrnul(p, '\n');
+		printf("found %.*s\n", (int)(end - p), p);
+	}
 	printf("= %d %s\n", r, err.msg);
 	my_close_plain(m);
 	vbuf_free(&lines);
