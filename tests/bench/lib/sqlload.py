@@ -1,4 +1,4 @@
-"""tests/bench/lib/sqlload.py - MariaDB clients in processes of their own (threads of one Python would stall each
+"""tests/bench/lib/sqlload.py - MariaDB and MySQL clients in processes of their own (threads of one Python would stall each
 other), which note when each statement began and ended, in seconds of CLOCK_BOOTTIME, the daemon's own clock."""
 
 import multiprocessing
@@ -59,7 +59,8 @@ class Load:
         server.query("CREATE TABLE ins (id BIGINT AUTO_INCREMENT PRIMARY KEY, client INT, n BIGINT, pad VARCHAR(200))"
                      " ENGINE=InnoDB", "bench")
         server.query("CREATE TABLE point (id INT PRIMARY KEY, pad VARCHAR(200)) ENGINE=InnoDB", "bench")
-        server.query("INSERT INTO point SELECT seq, REPEAT('p', 150) FROM seq_1_to_1000", "bench")
+        server.query("INSERT INTO point WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 1000) "
+                     "SELECT n, REPEAT('p', 150) FROM s", "bench")
 
     def end(self):
         """(spans of all writers, spans of all readers, errors)"""
