@@ -108,7 +108,8 @@ static bool awaits_ack(const char *state)
 	return strncmp(state, "Waiting for semi-sync ACK", 25) == 0;
 }
 
-/* Long statements; those that wait for a replica after a second already, as it mostly takes milliseconds. */
+/* Long statements; those that wait for a replica sooner, as it mostly takes milliseconds. TIME counts turns of the
+ * clock's second: 1 may be a moment, 2 is more than a second. */
 static int look_at_statements(struct my *m, struct found *f, bool may_kill, struct snap_error *err)
 {
 	const char *table = !m->mariadb && m->version >= 80022 ? "performance_schema.processlist" :
@@ -119,7 +120,7 @@ static int look_at_statements(struct my *m, struct found *f, bool may_kill, stru
 	int r;
 
 	(void)snprintf(sql, sizeof(sql), "SELECT ID, USER, TIME, STATE, INFO FROM %s WHERE COMMAND IN ('Query', 'Execute') AND "
-					 "(TIME >= %llu OR (TIME >= 1 AND STATE LIKE 'Waiting for semi-sync ACK%%')) AND "
+					 "(TIME >= %llu OR (TIME >= 2 AND STATE LIKE 'Waiting for semi-sync ACK%%')) AND "
 					 "ID <> CONNECTION_ID()", table,
 		       (unsigned long long)(conf_num(m->d->conf, "db.blocker_age") / 1000));
 	r = my_query(m, sql, "look for long statements", &res, err);

@@ -156,7 +156,7 @@ def test_a_commit_that_waits_for_a_replica_is_found_before_the_lock_waits_behind
     try:
         t.start()
         wait_for("a commit that waits", lambda: pair.source.query(
-            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE LIKE 'Waiting for semi-sync ACK%' AND TIME >= 1")[0][0])
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE LIKE 'Waiting for semi-sync ACK%' AND TIME >= 2")[0][0])
         for policy in ("refuse", "kill-queries"):  # what is in the log already cannot be ended
             with driven(pair.at_source, db__blocker_age=3600, db__blockers=policy) as d:
                 d("preflight 5000")
