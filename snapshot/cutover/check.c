@@ -18,10 +18,16 @@ static struct fence_opts fence_opts(const struct cut *c)
 				    .max_ms = c->o.fence_ms };
 }
 
-static void each(struct vbuf *out, const char *level, const char *name, const char *text, const struct vbuf *lines)
+static void each(struct vbuf *out, const char *level, const char *text, const struct vbuf *lines)
 {
-	for (const char *p = vbuf_text(lines); *p; p += strcspn(p, "\n") + (p[strcspn(p, "\n")] == '\n'))
-		vbuf_printf(out, "%s %s: %s%.*s\n", level, name, text, (int)strcspn(p, "\n"), p);
+	for (const char *p = vbuf_text(lines); *p;) {
+		size_t n = strcspn(p, "\n");
+
+		vbuf_printf(out, "%s account: %s", level, text);
+		vbuf_add(out, p, n);
+		vbuf_puts(out, "\n");
+		p += n + (p[n] == '\n');
+	}
 }
 
 /* Who could write although A is fenced; and at B, where read_only keeps clients out until the cut-over. */
@@ -36,11 +42,11 @@ static unsigned check_accounts(struct cut *c, struct vbuf *out)
 		n += bad(out, "fence", &err);
 	else
 		vbuf_puts(out, "ok fence: A can be fenced, and no account could write all the same\n");
-	each(out, "bad", "account", "could write at A all the same: ", &found);
+	each(out, "bad", "could write at A all the same: ", &found);
 	vbuf_free(&found);
 	snap_error_clear(&err);
 	(void)fence_check(c->b.m, &o, &found, &err);
-	each(out, "warn", "account", "could write at B now, although it is read-only: ", &found);
+	each(out, "warn", "could write at B now, although it is read-only: ", &found);
 	vbuf_free(&found);
 	return n;
 }

@@ -182,7 +182,7 @@ static void judge_state(struct judge *j, const struct facts *a, const struct fac
 		    b->mariadb ? "GLOBAL" : "PERSIST");
 	if (on(a->semi_sync) && !on(b->semi_sync))
 		say(j, "warn", "semi-sync", "A waits for semi-synchronous replicas, B will not");
-	if (strcmp(a->gtid_mode, b->gtid_mode) == 0 && a->mariadb && !on(a->strict))
+	if (a->mariadb && !on(a->strict))
 		say(j, "warn", "strict", "gtid_strict_mode is off on A: the order of a domain's transactions is not checked");
 	say(j, "ok", "clients", "%u sessions at A now, which will be ended; %u at B", a->clients, b->clients);
 }

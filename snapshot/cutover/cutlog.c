@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FILE_MAX (64u << 20)
@@ -175,13 +176,17 @@ static int make_dir(const char *path)
 static int open_all(struct cutlog *l, bool write, struct snap_error *err)
 {
 	int r = write ? make_dir(l->dir) : 0;
+	bool held = false;
 
 	if (r < 0)
 		return fail(l, "make it", -r, err);
 	l->dirfd = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (l->dirfd < 0)
 		return errno == ENOENT ? 0 : fail(l, "open", errno, err);
-	if (write && flock(l->dirfd, LOCK_EX | LOCK_NB) < 0)
+	/* a reader that looks whether somebody is at work holds it for a moment */
+	for (int i = 0; write && (held = flock(l->dirfd, LOCK_EX | LOCK_NB) == 0) == false && errno == EWOULDBLOCK && i < 20; i++)
+		(void)nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	if (write && !held)
 		return errno == EWOULDBLOCK ? snap_error_set(err, -EBUSY, "another cut-over is at work with journal %s; stillctl cutover "
 									  "status shows it", l->dir) :
 					      fail(l, "lock", errno, err);

@@ -45,8 +45,8 @@ static enum steps_at where(const struct cut *c)
 	return at;
 }
 
-/* How it ended, in a sentence and an exit code. */
-static int tell(struct cut *c, enum steps_result r, const struct snap_error *err)
+/* How it ended, in a sentence and an exit code. wished: the operator asked for the way back. */
+static int tell(struct cut *c, bool wished, enum steps_result r, const struct snap_error *err)
 {
 	switch (r) {
 	case STEPS_DONE:
@@ -60,7 +60,7 @@ static int tell(struct cut *c, enum steps_result r, const struct snap_error *err
 		return 4;
 	case STEPS_ABORTED:
 		tool_say("stillctl: cut-over given up, A takes the writes as before: %s", err->code ? err->msg : "resolved");
-		return err->code && err->code != -ECANCELED ? 1 : tool_stop ? 1 : 0;
+		return wished && (!err->code || err->code == -ECANCELED) ? 0 : 1;
 	case STEPS_STUCK:
 		tool_say("stillctl: A IS STILL FENCED, nobody takes writes: %s; when A answers: stillctl cutover abort", err->msg);
 		return 3;
@@ -86,9 +86,13 @@ static int check(struct cut *c, bool print)
 	struct vbuf out = VBUF_INIT;
 	unsigned n = check_all(c, &out);
 
-	for (const char *p = vbuf_text(&out); *p; p += strcspn(p, "\n") + 1)
+	if (vbuf_error(&out)) {
+		tool_say("stillctl: the preflight: out of memory");
+		return 1;
+	}
+	for (char *save = NULL, *p = out.data ? strtok_r(out.data, "\n", &save) : NULL; p; p = strtok_r(NULL, "\n", &save))
 		if (print || strncmp(p, "ok ", 3) != 0)
-			(void)printf("%.*s\n", (int)strcspn(p, "\n"), p);
+			(void)printf("%s\n", p);
 	(void)fflush(stdout);
 	vbuf_free(&out);
 	return n ? 1 : 0;
@@ -116,7 +120,7 @@ static int run(struct cut *c, struct snap_error *err)
 		return 1;
 	}
 	FAULT("cut.begun");
-	return tell(c, steps_run(&s, AT_BEGUN, err), err);
+	return tell(c, false, steps_run(&s, AT_BEGUN, err), err);
 }
 
 /* The sides as they were named, and the servers that they led to. */
@@ -141,16 +145,16 @@ static int go_on(struct cut *c, const struct args *a, struct snap_error *err)
 	}
 	switch (a->command) {
 	case CMD_ABORT:
-		return tell(c, steps_abort(&s, at, err), err);
+		return tell(c, true, steps_abort(&s, at, err), err);
 	case CMD_RESOLVE:
-		return tell(c, steps_resolve(&s, at, a->b, c->o.other_down, c->o.lose, err), err);
+		return tell(c, true, steps_resolve(&s, at, a->b, c->o.other_down, c->o.lose, err), err);
 	case CMD_RESUME:
 	case CMD_RUN:
 	case CMD_CHECK:
 	case CMD_STATUS:
 	case CMD_REOPEN:
 	default:
-		return tell(c, steps_run(&s, at, err), err);
+		return tell(c, false, steps_run(&s, at, err), err);
 	}
 }
 

@@ -245,15 +245,13 @@ static int op_confirm(void *arg, const char *set, struct snap_error *err)
 static int op_open(void *arg, struct snap_error *err)
 {
 	struct cut *c = arg;
-	char text[40];
+	char text[40] = "";
 	const char *sql;
 	int r = side_reach(&c->b, &c->o, err);
 
-	if (r < 0)
-		return r;
 	/* with it a resolve ends a statement that is still on its way */
-	(void)snprintf(text, sizeof(text), "%lu", mysql_thread_id(c->b.m->c));
-	r = cutlog_add(c->log, "connection", text, err);
+	r = r < 0 ? r : my_value(c->b.m, "SELECT CONNECTION_ID()", NULL, text, sizeof(text), err);
+	r = r < 0 ? r : cutlog_add(c->log, "connection", text, err);
 	FAULT("cut.connection");
 	r = r < 0 ? r : fence_down(c, &c->b, err); /* of an earlier cut-over the other way */
 	sql = c->b.m->mariadb || c->b.m->version < 80000 ? "SET GLOBAL read_only=OFF" :
@@ -301,7 +299,7 @@ static int op_shut(void *arg, struct snap_error *err)
 
 	for (size_t i = 0; r == 0 && i < cutlog_lines(c->log); i++)
 		if (strcmp(cutlog_line(c->log, i).step, "connection") == 0)
-			r = end_session(c, cutlog_line(c->log, i).text, err);
+			r = end_session(c, cutlog_line(c->log, i).text, err); /* digits: the line's checksum is ours */
 	r = r < 0 ? r : fence_up(c, &c->b, false, err);
 	return r < 0 ? r : fence_stands(c, &c->b, err);
 }

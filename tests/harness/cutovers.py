@@ -10,6 +10,7 @@ import time
 
 import pymysql
 
+import fences
 import replication
 from mariadb import MariaDB
 from mysql import MySQL
@@ -60,7 +61,8 @@ class Site:
             more += [f"--gtid-domain-id={i}"]
         data = self.dir / f"data{i}"
         data.mkdir()
-        s = self.kind(self.dir / f"s{i}", data, i, options=[*replication.options(self.kind, port), *more])
+        kind = {MariaDB: fences.Included, MySQL: fences.Persisting}[self.kind]  # what is persisted counts
+        s = kind(self.dir / f"s{i}", data, i, options=[*replication.options(self.kind, port), *more])
         s.port = port
         return s.start()
 
@@ -85,7 +87,7 @@ class Site:
     def sides(self, a=None, b=None):
         """--from, --to, and what every run here needs."""
         return ["--from", self.cnf(a or self.a), "--to", self.cnf(b or self.b), "--allow", "root@%,cut@127.0.0.1",
-                "--timeout", "3", *(["--no-persist"] if self.kind is MariaDB else [])]
+                "--timeout", "3", *(["--fence-include", (a or self.a).include] if self.kind is MariaDB else [])]
 
     def start(self, *args):
         return subprocess.Popen(self.argv(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env or None)

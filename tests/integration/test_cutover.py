@@ -94,7 +94,7 @@ def test_what_is_in_the_way_is_refused_and_changes_nothing(site):
     assert_unchanged(site, site.run(), "account", "app@127.0.0.1 has SUPER" if site.kind is MySQL else "app@127.0.0.1 has READ ONLY ADMIN")
     site.a.query(f"REVOKE {privilege} ON *.* FROM app@'127.0.0.1'")
     replication.catch_up(site.a, site.b)
-    code, out, err = site.call("--from", site.cnf(site.a), "--to", site.cnf(site.a), "--no-persist")
+    code, out, err = site.call(*site.sides(b=site.a))
     assert code == 1 and "the same server" in bad(out)["identity"], (out, err)
 
 
@@ -183,6 +183,15 @@ def test_a_retired_server_is_reopened_only_by_force(site):
     cutovers.ro(site.b, True)  # or two would be writable
     code, _, err = site.call(*args, "--force")
     assert code == 0 and site.writable(site.a), err
+
+
+def test_a_retired_server_stays_closed_when_it_is_restarted(site):
+    assert site.run()[0] == 0
+    site.a.kill()
+    site.a.start()
+    assert not site.writable(site.a)
+    with pytest.raises(pymysql.Error, match="read-only"):
+        client(site.a).cursor().execute("INSERT INTO a (client, n) VALUES (99, 2)")
 
 
 def test_stillctl_starts_it(site):
