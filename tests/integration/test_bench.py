@@ -146,6 +146,17 @@ def test_tables_times_every_step_of_each_view(tmp):
     assert all(r[step] > 0 for r in got for step in ("start", "list", "open", "again", "stop"))
 
 
+def test_a_clouds_snapshot_holds_writes_as_long_as_the_api_and_the_lock_for_less(tmp, ec2_root):
+    got = bench(tmp, "ebs", "--rounds", "2", "--delay", "1.0", "--writers", "2", "--how", "mount,alone")
+    assert [t["how"] for t in got["results"]] == ["mount", "mount", "alone", "alone"]
+    for t in got["results"]:
+        assert t["api_ms"] >= 1000 and t["stall_ms"] > t["api_ms"] / 2  # writers did wait, from when they came
+        assert t["lock_ms"] < t["api_ms"]
+        if t["how"] == "mount":
+            assert t["steps"]["triggered"] >= t["api_ms"] and t["steps"]["gate_open"] >= t["steps"]["triggered"]
+    assert {g["goal"] for g in got["goals"]} == {"own_ms p50", "own_ms max", "lock_ms p50", "lock_ms max"}
+
+
 def test_ratios_are_drawn(tmp):
     """A picture of the right kind and with every bar's value in it, from made-up rounds."""
     import plot
