@@ -99,13 +99,15 @@ class Proxy:
     "500", "code C": refused with that code; of CreateSnapshots also "partial": one is not named in the answer, "wrong": one is of
     another volume.
     pending: snapshots are not completed yet; away: every connection is cut; aged: snapshots were made long ago (a volume may be
-    snapshotted once in 15 s).  holds: {snapshot: "locked", "image" or "restore"}, what keeps it from being deleted."""
+    snapshotted once in 15 s).  holds: {snapshot: "locked", "image" or "restore"}, what keeps it from being deleted.
+    page: DescribeSnapshots answers so many at once, and begins with a page that is empty.  foreign: (NAME, N): N snapshots of
+    another host, whose stillfs has this name, too, and whose sets have ours' names."""
 
     def __init__(self, moto, images):
         self.moto, self.images = moto, images  # volume id -> (image, directory of copies)
         self.calls, self.copies, self.made = [], {}, []
         self.faults = collections.defaultdict(list)
-        self.holds = {}
+        self.holds, self.page, self.foreign = {}, 0, ("", 0)
         self.pending = self.away = self.aged = False
         proxy = self
 
@@ -176,6 +178,29 @@ class Proxy:
         name = {"locked": "snapshotSet", "image": "imagesSet", "restore": "volumeSet"}[kind]
         return f"<{action}Response><{name}>{items}</{name}></{action}Response>".encode()
 
+    def with_foreign(self, form, items):
+        name, n = self.foreign
+        wanted = {form[f"Filter.{i}.Name"]: form[f"Filter.{i}.Value.1"] for i in range(1, 5) if f"Filter.{i}.Name" in form}
+        tags = {"stillfs:name": name, "stillfs:lineage": "f0" * 16, "stillfs:members": "1", "stillfs:class": "nightly",
+                "stillfs:created": "2001-01-01T00:00:00.000Z", "stillfs:attempt": "e0" * 16}
+        if any(k == "volume-id" or (k.startswith("tag:") and tags.get(k[4:]) != v) for k, v in wanted.items()):
+            return items
+        for i in range(n):
+            one = {**tags, "stillfs:set": "abcdefgh"[i % 8], "stillfs:id": f"{i:032x}"}
+            text = "".join(f"<item><key>{k}</key><value>{v}</value></item>" for k, v in one.items())
+            items.append(ElementTree.fromstring(f"<item><snapshotId>snap-f{i:016x}</snapshotId><volumeId>vol-0fedcba9876543210</volumeId>"
+                                                f"<status>completed</status><volumeSize>1</volumeSize><tagSet>{text}</tagSet></item>"))
+        return items
+
+    def paged(self, form, answer):
+        items = ElementTree.fromstring(re.sub(rb'xmlns="[^"]*"', b"", answer)).findall("snapshotSet/item")
+        items = self.with_foreign(form, items)
+        begin = int(form.get("NextToken", -self.page))
+        end = begin + self.page
+        text = b"".join(ElementTree.tostring(i) for i in items[max(begin, 0):max(end, 0)])
+        more = f"<nextToken>{end}</nextToken>".encode() if end < len(items) or begin < 0 else b""
+        return b"<DescribeSnapshotsResponse><snapshotSet>" + text + b"</snapshotSet>" + more + b"</DescribeSnapshotsResponse>"
+
     def serve(self, handler):
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if self.away:
@@ -203,6 +228,8 @@ class Proxy:
             status, answer = self.forward(handler, body)
             if status == 200 and action.startswith("CreateSnapshot") and not dry:
                 self.copy(answer)
+        if self.page and action == "DescribeSnapshots" and status == 200:
+            answer = self.paged(form, answer)
         if fault.startswith("late "):
             time.sleep(float(fault.split()[1]))
         if fault == "partial":

@@ -1,12 +1,13 @@
 """Prune on provider ebs, against moto with its thousand foreign snapshots: only this lineage's go, a refused removal is
 shown and tried again, another host of the same name with a lineage of its own touches nothing. What is locked, in use or being
-restored is kept, with the reason."""
+restored is kept, with the reason. Among thousands of another host of the same name, page by page and throttled, a policy removes
+what it would remove alone."""
 
 import os
 
 from cloud import cloud, make_cloud, snapshot  # noqa: F401
 from stillfs import wait_for
-from test_retention import plan, sets, settled
+from test_retention import make_older, plan, sets, settled
 
 
 def test_a_plan_removes_its_snapshots_and_no_others(cloud, make_mount):  # noqa: F811
@@ -92,3 +93,40 @@ def test_who_may_not_ask_says_so_once_and_goes_by_the_deletions_answer(cloud, ma
     assert sets(m) == ["a", "c"] and "InvalidSnapshot.InUse" in held(m, "a")
     assert m.log().count("this host may not ask whether a snapshot is ") == 3, m.log()
     assert cloud.calls.count("DescribeLockedSnapshots") == cloud.calls.count("DescribeImages") == 1
+
+
+def test_a_policy_among_thousands_of_a_host_of_the_same_name_page_by_page_and_throttled(cloud, make_mount):  # noqa: F811
+    proxy = cloud.proxy
+    proxy.aged, proxy.page = True, 4
+    m = make_mount(env=cloud.env, **cloud.options)
+    proxy.foreign = m.name, 3000
+    for name in "abcdef":
+        assert snapshot(m, f"{name} class=nightly") == 0
+        m.wait_state(name, "complete")
+    made = dict(zip("abcdef", cloud.made))
+    make_older(m, {"a": 40, "b": 33, "c": 20, "d": 8, "e": 1})
+    assert m.write("snapshots/b/pin", "yes\n") == 0 and m.write("retention", "keep_last 1\nkeep_daily 2\nkeep_within 9d\n") == 0
+
+    def rescan():
+        assert m.write("rescan", "\n") == 0
+        wait_for("rescan", lambda: "state running" not in m.read("rescan"), 60)
+        return m.read("rescan").splitlines()
+    assert "found 6" in rescan() and sets(m) == list("abcdef")
+    rows = plan(m)[1]
+    assert {n for n, row in rows.items() if row[0] == "delete"} == set("ac") and "pinned" in rows["b"][1], rows
+    cloud.faults["DescribeSnapshots"] = ["throttled"]
+    cloud.faults["DeleteSnapshot"] = ["throttled", "500", "throttled"]
+    assert m.write("prune", "apply\n") == 0
+    settled(m)
+    assert sets(m) == list("bdef") and not cloud.faults["DeleteSnapshot"]
+    assert sorted(f["SnapshotId"] for f in cloud.sent("DeleteSnapshot")) == sorted(made[n] for n in "ac")
+    assert m.read("prune.log").count("Z removed ") == 2 and "Z failed " not in m.read("prune.log")
+    lineage = m.status()["lineage"]
+    m.stop()
+    (m.dir / "state").rename(m.dir / "state-of-the-first")
+    m.start()  # another host of the name: it sees them all, and none is its own
+    proxy.page = 400
+    assert {f"other_lineage {lineage} 4", f"other_lineage {'f0' * 16} 3000"} <= set(rescan())
+    assert m.write("retention", "keep_last 1\n") == 0 and m.write("prune", "apply\n") == 0
+    settled(m)
+    assert sets(m) == [] and len(cloud.sent("DeleteSnapshot")) == 2
