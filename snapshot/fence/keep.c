@@ -263,13 +263,17 @@ static void look_who(struct fence_keep *k)
 	struct fence_opts o = opts(k);
 	struct vbuf found = VBUF_INIT;
 	int r = k->side->check(k->self, &o, &found, &why);
+	size_t n;
 
 	if (r < 0 && !found.len)
 		vbuf_printf(&found, "%s\n", why.msg);
 	(void)pthread_mutex_lock(&k->lock);
 	vbuf_free(&k->found);
-	for (const char *p = vbuf_text(&found); *p; p += strcspn(p, "\n") + 1)
-		vbuf_printf(&k->found, "check %.*s\n", (int)strcspn(p, "\n"), p);
+	for (const char *p = vbuf_text(&found); *p; p += n) {
+		n = strcspn(p, "\n") + 1; /* each line has one */
+		vbuf_puts(&k->found, "check ");
+		vbuf_add(&k->found, p, n);
+	}
 	if (r == 0)
 		vbuf_puts(&k->found, "check ok\n");
 	(void)pthread_mutex_unlock(&k->lock);
