@@ -3,6 +3,7 @@
  * unlock MS, finish RESULT MS, recover MS, examine MS, sever AFTER_MS (another thread cuts the next call), status.
  * Answers: lines of text with a blank in front, then "= CODE MS MESSAGE". Ends at the end of its input, by close. */
 #include "snapshot/coordinator.h"
+#include "tests/harness/drive_answer.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -110,13 +111,8 @@ static void answer(char *line)
 	struct snap_error err = { 0 };
 	uint64_t start = clock_boot_ns();
 	int r = call(line, &out, &err);
-	char *save = NULL;
 
-	for (char *l = !out.data ? NULL : strtok_r(out.data, "\n", &save); l; l = strtok_r(NULL, "\n", &save))
-		printf(" %s\n", l);
-	printf("= %d %.1f %s\n", r, (double)(clock_boot_ns() - start) / 1e6, err.code ? err.msg : "");
-	(void)fflush(stdout);
-	vbuf_free(&out);
+	drive_answer(r, &out, &err, start);
 }
 
 int main(int argc, char **argv)

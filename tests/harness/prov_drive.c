@@ -3,6 +3,7 @@
  * remove NAME ID, list, cancel 0|1, ref (is there one). One run at a time.
  * Answers: lines of text with a blank in front, then "= CODE MS MESSAGE". Ends at the end of its input, by close.
  * PROVIDER "fake" is fake_provider.c's, with the defect that STILLFS_FAKE_DEFECT names. */
+#include "tests/harness/drive_answer.h"
 #include "tests/harness/fake_provider.h"
 #include "snapshot/ebs/ebs.h"
 #include "base/clock.h"
@@ -85,13 +86,8 @@ static void answer(const struct door *d, char *line)
 	struct snap_error err = { 0 };
 	uint64_t start = clock_boot_ns();
 	int r = call(d, line, &out, &err);
-	char *save = NULL;
 
-	for (char *l = !out.data ? NULL : strtok_r(out.data, "\n", &save); l; l = strtok_r(NULL, "\n", &save))
-		printf(" %s\n", l);
-	printf("= %d %.1f %s\n", r, (double)(clock_boot_ns() - start) / 1e6, err.code ? err.msg : "");
-	(void)fflush(stdout);
-	vbuf_free(&out);
+	drive_answer(r, &out, &err, start);
 }
 
 static int add_pair(struct door *d, char *path)
