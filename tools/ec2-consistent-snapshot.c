@@ -184,33 +184,37 @@ static int read_arguments(int argc, char **argv)
 
 /* ---- the mount ---- */
 
+/* The control tree of the stillfs at fs, which its link `.stillfs` names. False: it is none. */
+static bool tree_of(const char *fs, char *to, size_t cap)
+{
+	char link[PATH_MAX];
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "%.4000s/.stillfs", fs);
+	n = readlink(link, to, cap - 1);
+	to[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
 /* Is one of the filesystems a stillfs? */
 static bool have_mount(void)
 {
-	char link[PATH_MAX], to[8];
+	char to[sizeof(ctl_dir)];
 
-	for (unsigned i = 0; i < o.n_fs; i++) {
-		(void)snprintf(link, sizeof(link), "%.4000s/.stillfs", o.fs[i]);
-		if (readlink(link, to, sizeof(to)) > 0)
+	for (unsigned i = 0; i < o.n_fs; i++)
+		if (tree_of(o.fs[i], to, sizeof(to)))
 			return true;
-	}
 	return false;
 }
 
 static int find_mount(void)
 {
-	char link[PATH_MAX], to[sizeof(ctl_dir)];
+	char to[sizeof(ctl_dir)];
 
 	for (unsigned i = 0; i < o.n_fs; i++) {
-		ssize_t n;
-
-		(void)snprintf(link, sizeof(link), "%.4000s/.stillfs", o.fs[i]);
-		n = readlink(link, to, sizeof(to) - 1);
-		if (n <= 0) {
+		if (!tree_of(o.fs[i], to, sizeof(to)))
 			return fail("no stillfs is mounted there, and another one of the filesystems is one; take them one after the other: ",
 				    o.fs[i]);
-		}
-		to[n] = '\0';
 		if (i && strcmp(to, ctl_dir) != 0)
 			return fail("belongs to another stillfs than the first one: ", o.fs[i]);
 		(void)snprintf(ctl_dir, sizeof(ctl_dir), "%s", to);
