@@ -26,10 +26,11 @@ def plain(answer):
 
 
 class CloudProxy(Proxy):
-    """Also keeps every form that was sent, and plays CreateVolume, AttachVolume, DetachVolume and DeleteVolume."""
+    """Also keeps every form that was sent and which snapshots were deleted, and plays CreateVolume, AttachVolume, DetachVolume
+    and DeleteVolume."""
 
     def __init__(self, moto, images, where):
-        self.forms, self.loops, self.volume_images, self.where = [], {}, {}, where
+        self.forms, self.deleted, self.loops, self.volume_images, self.where = [], [], {}, {}, where
         self.hide_device = False
         self.instance = ""
         super().__init__(moto, images)
@@ -74,6 +75,8 @@ class CloudProxy(Proxy):
             BY_ID.mkdir(parents=True, exist_ok=True)
             link.symlink_to(loop)
             self.loops[form["VolumeId"]] = loop, link
+        elif action == "DeleteSnapshot":
+            self.deleted.append(form["SnapshotId"])
         elif action in ("DetachVolume", "DeleteVolume"):
             self.detach(form["VolumeId"])
 

@@ -97,7 +97,8 @@ class Moto:
 class Proxy:
     """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "denied", "half",
     "500", "code C": refused with that code; of CreateSnapshots also "partial": one is not named in the answer, "wrong": one is of
-    another volume.
+    another volume; "held": done, and not answered until `released` is set; "early": not even passed on until then.
+    `holding`: actions that were met by these two.
     pending: snapshots are not completed yet; away: every connection is cut; aged: snapshots were made long ago (a volume may be
     snapshotted once in 15 s).  holds: {snapshot: "locked", "image" or "restore"}, what keeps it from being deleted.
     page: DescribeSnapshots answers so many at once, and begins with a page that is empty.  foreign: (NAME, N): N snapshots of
@@ -109,6 +110,7 @@ class Proxy:
         self.faults = collections.defaultdict(list)
         self.holds, self.page, self.foreign = {}, 0, ("", 0)
         self.pending = self.away = self.aged = False
+        self.released, self.holding = threading.Event(), []
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -201,6 +203,10 @@ class Proxy:
         more = f"<nextToken>{end}</nextToken>".encode() if end < len(items) or begin < 0 else b""
         return b"<DescribeSnapshotsResponse><snapshotSet>" + text + b"</snapshotSet>" + more + b"</DescribeSnapshotsResponse>"
 
+    def wait_released(self, action):
+        self.holding.append(action)
+        self.released.wait(300)
+
     def serve(self, handler):
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if self.away:
@@ -225,11 +231,15 @@ class Proxy:
         elif self.held(form) is not None:
             status, answer = 200, self.held(form)
         else:
+            if fault == "early":
+                self.wait_released(action)
             status, answer = self.forward(handler, body)
             if status == 200 and action.startswith("CreateSnapshot") and not dry:
                 self.copy(answer)
         if self.page and action == "DescribeSnapshots" and status == 200:
             answer = self.paged(form, answer)
+        if fault == "held":
+            self.wait_released(action)
         if fault.startswith("late "):
             time.sleep(float(fault.split()[1]))
         if fault == "partial":
