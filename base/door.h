@@ -84,7 +84,7 @@ struct engine *engine_new(const struct door *d, struct snap_error *err);
 int engine_start(struct engine *e, struct snap_error *err);
 /* Abort what runs, release what is held, answer every waiter with -ESHUTDOWN, end the threads. A set whose point is
  * fixed stays pending; the next engine_start takes it up, as it does after a crash.
- * Returns within about max_ms; -ETIMEDOUT: a provider call is still stuck (the process may exit).*/
+ * Returns within max_ms and a moment. -ETIMEDOUT: a call or a thread is stuck; may be called again, or the process exits. */
 int engine_stop(struct engine *e, uint32_t max_ms);
 void engine_free(struct engine *e); /* after engine_stop returned 0, or never started */
 

@@ -156,7 +156,7 @@ static void stop_parts(struct parts *p)
 		ctl_stop(p->ctl);
 	if (p->engine && !stuck)
 		engine_free(p->engine);
-	if (p->core && core_umount(p->core, &ignored) == 0)
+	if (p->core && core_umount(p->core, &ignored) == 0 && !stuck) /* a thread of the engine may use it still */
 		core_free(p->core);
 	if (p->ctl && !stuck)
 		ctl_free(p->ctl);

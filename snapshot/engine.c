@@ -1,8 +1,9 @@
 /* snapshot/engine.c - the engine's thread and its life: one snapshot at a time, completions, removals.
  * Owns:      catalog, provider, coordinator, executors, the engine's thread.
- * Called by: main.c (life); run.c and files.c for events and records. What others ask is engine_request.c's.
+ * Called by: main.c (life); run.c and files.c for events and records. What others ask is engine_request.c's, its end
+ *            engine_stop.c's.
  * Threads:   the API from any; one mutex guards what engine_int.h lists. Callbacks are called without it.
- * Blocks:    engine_stop; engine_save writes one small file.
+ * Blocks:    engine_save writes one small file.
  * Errors:    -errno with the sentence. */
 #include "snapshot/list.h"
 #include "snapshot/prune.h"
@@ -158,19 +159,19 @@ static uint64_t next_due(struct engine *e)
 	return due;
 }
 
-static void wait_work(struct engine *e, uint64_t due_ns)
+void engine_wait_on(struct engine *e, pthread_cond_t *cond, uint64_t due_ns, uint32_t max_ms)
 {
-	uint32_t ms = due_ns == UINT64_MAX ? WAIT_MAX_MS : clock_left_ms(due_ns);
+	uint32_t ms = due_ns == UINT64_MAX ? max_ms : clock_left_ms(due_ns);
 	struct timespec t;
 
-	if (ms > WAIT_MAX_MS)
-		ms = WAIT_MAX_MS; /* BOOTTIME may run while MONOTONIC stands */
+	if (ms > max_ms)
+		ms = max_ms;
 	(void)clock_gettime(CLOCK_MONOTONIC, &t);
 	t.tv_sec += ms / 1000;
 	t.tv_nsec += (long)(ms % 1000 + 1) * 1000000;
 	t.tv_sec += t.tv_nsec / 1000000000;
 	t.tv_nsec %= 1000000000;
-	(void)pthread_cond_timedwait(&e->work, &e->lock, &t);
+	(void)pthread_cond_timedwait(cond, &e->lock, &t);
 }
 
 /* What is not complete stays pending: the next process goes on with it. */
@@ -197,7 +198,7 @@ static void *engine_run(void *arg)
 		uint64_t due = next_due(e);
 
 		if (due > clock_boot_ns()) {
-			wait_work(e, due);
+			engine_wait_on(e, &e->work, due, WAIT_MAX_MS);
 			continue;
 		}
 		e->queued = NULL;
@@ -220,6 +221,10 @@ static void *engine_run(void *arg)
 	}
 	(void)pthread_mutex_unlock(&e->lock);
 	leave_all(e);
+	(void)pthread_mutex_lock(&e->lock);
+	e->thread_ended = true;
+	(void)pthread_cond_broadcast(&e->ended);
+	(void)pthread_mutex_unlock(&e->lock);
 	return NULL;
 }
 
@@ -306,6 +311,7 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 	(void)pthread_condattr_init(&a);
 	(void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&e->work, &a);
+	(void)pthread_cond_init(&e->ended, &a);
 	(void)pthread_condattr_destroy(&a);
 	e->prov = provider_find(prov);
 	e->coord = &coord_group;
@@ -350,39 +356,6 @@ int engine_start(struct engine *e, struct snap_error *err)
 	return 0;
 }
 
-int engine_stop(struct engine *e, uint32_t max_ms)
-{
-	struct snap_error err = { 0 };
-	int a, b;
-
-	snap_error_set(&err, -ESHUTDOWN, "stillfs is stopping");
-	(void)pthread_mutex_lock(&e->lock);
-	e->stopping = true;
-	atomic_store(&e->abort_flag, ESHUTDOWN);
-	atomic_store(&e->abort_completing, ESHUTDOWN);
-	(void)pthread_cond_signal(&e->work);
-	(void)pthread_mutex_unlock(&e->lock);
-	fence_keep_stop(e->fence);
-	if (e->db_exec)
-		exec_kick(e->db_exec);
-	if (e->prov_exec)
-		exec_kick(e->prov_exec);
-	if (e->started)
-		(void)pthread_join(e->thread, NULL); /* every wait of it ends at the abort flag */
-	e->started = false;
-	verify_stop(e);
-	engine_notify(e, NULL, -ESHUTDOWN, &err);
-	if (e->db_exec && exec_stuck(e->db_exec))
-		e->coord->sever(e->coord_self);
-	a = exec_free(e->db_exec);
-	b = exec_free(e->prov_exec);
-	if (a == 0)
-		e->db_exec = NULL;
-	if (b == 0)
-		e->prov_exec = NULL;
-	return a < 0 || b < 0 ? -ETIMEDOUT : 0;
-}
-
 void engine_free(struct engine *e)
 {
 	if (!e)
@@ -405,5 +378,6 @@ void engine_free(struct engine *e)
 	(void)pthread_mutex_destroy(&e->lock);
 	(void)pthread_mutex_destroy(&e->save_lock);
 	(void)pthread_cond_destroy(&e->work);
+	(void)pthread_cond_destroy(&e->ended);
 	free(e);
 }

@@ -1,4 +1,4 @@
-/* snapshot/engine_int.h - what the engine's files share: engine.c (thread, life), engine_clean.c (removals),
+/* snapshot/engine_int.h - what the engine's files share: engine.c (thread, life), engine_clean.c (removals), engine_stop.c (end),
  * engine_request.c (API, waiters), run*.c (one snapshot, step by step), files.c (virtual files). Private to them. */
 #ifndef STILLFS_SNAPSHOT_ENGINE_INT_H
 #define STILLFS_SNAPSHOT_ENGINE_INT_H
@@ -43,14 +43,15 @@ struct engine {
 	struct verify *verify; /* verify/verify.c */
 	struct fence_keep *fence; /* fence/keep.c */
 	pthread_t thread;
-	bool started;
+	bool started; /* and not joined yet */
 	/* 0, or what they fail with: ECANCELED, EINTR (the run alone), ESHUTDOWN. The run until its point is fixed;
 	 * and those being completed, which somebody else's Ctrl-C must not touch */
 	_Atomic int abort_flag, abort_completing;
 	_Atomic bool urgent; /* a request waits: slices of completion end early */
 	pthread_mutex_t lock;
-	pthread_cond_t work;
+	pthread_cond_t work, ended; /* ended: of a thread that engine_stop waits for */
 	/* under lock: */
+	bool thread_ended;
 	struct catalog *cat;
 	struct prune *prune; /* retention: prune.h */
 	struct metrics metrics;
@@ -90,6 +91,13 @@ struct engine {
 void engine_event(struct engine *e, const struct set *s, const char *step, double ms);
 int engine_save(struct engine *e, struct set *s, struct snap_error *err); /* lock not held */
 void engine_step(struct engine *e, const char *step);
+/* Wait on a condition until due_ns (CLOCK_BOOTTIME; UINT64_MAX: none), at the most max_ms. Lock held. */
+void engine_wait_on(struct engine *e, pthread_cond_t *cond, uint64_t due_ns, uint32_t max_ms);
+
+/* engine_stop.c */
+/* Wait for *ended, which a thread sets under the lock, with a signal to e->ended, as the last it does. False: not by
+ * then (CLOCK_BOOTTIME). Lock not held. */
+bool engine_await_end(struct engine *e, const bool *ended, uint64_t deadline_ns);
 
 /* engine_clean.c: data of deleted sets, and what failed ones may have left. The engine's thread. */
 void engine_clean(struct engine *e); /* all that is due; a request ends it early */

@@ -20,11 +20,13 @@
 #define LOG_MAX (1u << 20) /* bytes of verify.log that are shown */
 #define TICK_MS 100
 #define CLEAN_TRIES 100 /* a killed server takes a moment to end */
+#define CLEAN_TRIES_STOP 20 /* the next start cleans what is left then */
 
 struct verify {
 	pthread_t thread;
 	pthread_cond_t work;
 	/* under the engine's lock: */
+	bool ended; /* the thread */
 	struct set *running; /* kept by its `verifying` */
 	unsigned percent;
 	char detail[200];
@@ -229,12 +231,16 @@ static void clean(struct engine *e, const struct vspec *place)
 {
 	const struct timespec pause = { .tv_nsec = TICK_MS * 1000000 };
 	struct snap_error err = { 0 };
+	bool stop = false;
 
-	for (int i = 0; i < CLEAN_TRIES; i++) {
+	for (int i = 0; i < CLEAN_TRIES && !(stop && i >= CLEAN_TRIES_STOP); i++) {
 		snap_error_clear(&err);
 		if (verify_remove_places(place, &err) == 0)
 			return;
 		(void)nanosleep(&pause, NULL);
+		(void)pthread_mutex_lock(&e->lock);
+		stop = e->stopping;
+		(void)pthread_mutex_unlock(&e->lock);
 	}
 	e->door.ops->report(e->door.fs, "verify", &err);
 }
@@ -395,6 +401,8 @@ static void *verify_run(void *arg)
 		s->verifying = false;
 		e->verify->running = NULL;
 	}
+	e->verify->ended = true;
+	(void)pthread_cond_broadcast(&e->ended);
 	(void)pthread_mutex_unlock(&e->lock);
 	return NULL;
 }
@@ -417,19 +425,22 @@ int verify_start(struct engine *e, struct snap_error *err)
 	return snap_error_set(err, -r, "start the verifier: %s", strerror(r));
 }
 
-void verify_stop(struct engine *e)
+bool verify_stop(struct engine *e, uint64_t deadline_ns)
 {
 	struct verify *v = e->verify;
 
 	if (!v)
-		return;
+		return true;
 	(void)pthread_mutex_lock(&e->lock);
 	(void)pthread_cond_signal(&v->work);
 	(void)pthread_mutex_unlock(&e->lock);
+	if (!engine_await_end(e, &v->ended, deadline_ns))
+		return false;
 	(void)pthread_join(v->thread, NULL);
 	e->verify = NULL;
 	(void)pthread_cond_destroy(&v->work);
 	free(v);
+	return true;
 }
 
 /* ---- what others ask ---- */

@@ -85,6 +85,30 @@ def test_a_removal_that_hangs_does_not_keep_the_mount_from_starting(make_mount):
     m.null("")
 
 
+@pytest.mark.parametrize("call,state", [("preflight", "failed"), ("trigger", "failed"), ("poll", "complete"), ("remove", None)])
+def test_a_call_that_hangs_does_not_keep_the_mount_from_ending(make_mount, call, state):
+    """It never comes back: the engine is stopped within its bound all the same, and the next mount does what is left."""
+    m = make_mount(provider="null", gate_timeout=30)
+    for name in ("old", "one") if call == "remove" else ("old",):
+        assert m.write("snapshot", f"{name}\n") == 0, m.last_error()
+        m.wait_state(name, "complete")
+    m.null(f"{call} hang\n")
+    if call == "remove":
+        (m.control / "snapshots" / "old").rmdir()
+    else:
+        assert m.write("snapshot", "one nowait\n") == 0, m.last_error()
+    wait_for("the call", lambda: (call, "old" if call == "remove" else "one") in [c[1:] for c in m.null_calls()])
+    m.stop()
+    assert "given up" not in m.log() and "did not end" not in m.log()
+    m.null("")
+    m.start()
+    if state:
+        m.wait_state("one", state)
+    else:
+        wait_for("the removal", lambda: [c[1] for c in m.null_calls()].count("remove") == 2)
+        assert os.listdir(m.control / "snapshots") == ["one"]
+
+
 # ---- local ----
 
 @pytest.fixture
