@@ -1,4 +1,5 @@
-"""Signals to who waits in a write to `snapshot`: one that he survives is no error, one that asks him to end aborts his set."""
+"""Signals to who waits in a write to `snapshot`: one that he survives is no error, one that asks him to end aborts his set.
+And to who waits in a read of `wait` or `events`, which any signal ends."""
 
 import errno
 import os
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from stillfs import wait_for
+from test_takeover import descriptors, kill_daemon
 
 WRITER = r"""
 import ctypes, os, signal, sys
@@ -22,6 +24,31 @@ print("ready", flush=True)
 n = libc.write(fd, text.encode(), len(text)), ctypes.get_errno()
 print(*n, open(state).read().strip())
 """
+# Reads again and again, and is interrupted each millisecond; says how often each result came, and each that is no EINTR.
+READER = r"""
+import collections, ctypes, errno, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, True)
+fd = os.open(sys.argv[1], os.O_RDONLY)
+buf = ctypes.create_string_buffer(1 << 16)
+if sys.argv[1].endswith("events"):
+    os.read(fd, 1 << 20)
+print("ready", flush=True)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+n = 0
+while n < int(sys.argv[2]):
+    r = libc.read(fd, buf, len(buf))
+    if r == -1 and ctypes.get_errno() == errno.EINTR:
+        n += 1
+        continue
+    print(r if r >= 0 else errno.errorcode[ctypes.get_errno()], flush=True)
+    if r <= 0:
+        break
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("done", n, flush=True)
+"""
+SLOTS = 1024  # requests that the control tree can have waiting: one that is not given back is missed after so many
 PYTHON = r"""
 import os, signal, sys
 signal.signal(int(sys.argv[2]), lambda *_: None)
@@ -129,3 +156,55 @@ def test_a_killed_reader_of_wait_aborts_nothing(make_mount):
     p.kill()
     assert p.wait(30) == -signal.SIGKILL
     m.wait_state("one", "complete")
+
+
+# ---- readers
+
+
+def read_on(m, name, count):
+    p = subprocess.Popen(["/usr/bin/python3", "-c", READER, str(m.control / name), str(count)], stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == "ready\n"
+    return p
+
+
+def hang(m, name):
+    m.null("trigger hang\n")
+    assert m.write("snapshot", f"{name} nowait\n") == 0, m.last_error()
+    wait_for("the hold", lambda: ("trigger", name) in [c[1:] for c in m.null_calls()])
+
+
+def test_signals_end_reads_of_wait_and_nothing_is_left_of_them(make_mount):
+    m = make_mount(provider="null", gate_timeout=50)
+    hang(m, "one")
+    before = descriptors(m)
+    assert read_on(m, "snapshots/one/wait", SLOTS + 100).communicate(timeout=60)[0] == f"done {SLOTS + 100}\n"
+    assert descriptors(m) == before and m.state("one") == "running", "a reader's signal is no abort"
+    m.null("")
+    m.wait_state("one", "complete")
+    assert m.read("snapshots/one/wait") == "fixed\n"
+
+
+def test_signals_end_reads_of_wait_in_the_successor_too(make_mount):
+    m = make_mount(provider="null", gate_timeout=50)
+    hang(m, "one")
+    p = read_on(m, "snapshots/one/wait", 1 << 30)
+    kill_daemon(m)
+    m.null("")
+    out = p.communicate(timeout=60)[0].splitlines()
+    assert out[0] == "ESHUTDOWN" and out[1].startswith("done "), out  # its set has failed with the daemon
+    hang(m, "two")
+    assert read_on(m, "snapshots/two/wait", SLOTS + 100).communicate(timeout=60)[0] == f"done {SLOTS + 100}\n"
+    m.null("")
+    m.wait_state("two", "complete")
+
+
+def test_signals_end_reads_of_events_also_while_daemons_die(mount):
+    before = descriptors(mount)
+    p = read_on(mount, "events", 2 * SLOTS + 500)
+    kill_daemon(mount)
+    time.sleep(1.05)
+    kill_daemon(mount)
+    out = p.communicate(timeout=60)[0].splitlines()
+    assert out[-1] == f"done {2 * SLOTS + 500}" and all(int(n) > 0 for n in out[:-1]), out  # events of take-overs
+    assert len(out) in (2, 3), out
+    wait_for("the descriptors of before", lambda: descriptors(mount) == before)
