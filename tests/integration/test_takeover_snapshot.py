@@ -4,6 +4,7 @@ on when its point was recorded. The points need a build with -Dfault_points=true
 
 import errno
 import json
+import mmap
 import os
 import pathlib
 import re
@@ -16,6 +17,7 @@ import pytest
 from mariadb import MariaDB
 from stillfs import STILLFS, Mount, Scratch, process_state, run, wait_for
 from test_takeover_faults import Faults
+from test_takeover_slow import Writer
 
 SOURCES = pathlib.Path(__file__).parents[2] / "snapshot"
 POINTS = sorted({p for f in SOURCES.glob("run*.c") for p in re.findall(r'FAULT\("([a-z_.]+)"\)', f.read_text())})
@@ -165,6 +167,38 @@ def test_death_at_each_step_of_a_snapshot(site, point):
     assert result == [errno.ESHUTDOWN], m.last_error()
     assert "the daemon died while it was taken" in m.last_error()["message"]
     assert_unwound(site, name, complete=point in RECORDED)
+
+
+@needs_points
+@pytest.mark.parametrize("point", ["run.presync", "run.synced", "hold.trigger", "hold.triggered", "run.point"])
+def test_death_up_to_the_point_leaves_nothing_of_a_local_set(make_mount, scratch, point):
+    """As above for a provider that has made something on the disk by then: from the step that writes out before the hold, with
+    pages dirty in a mapping, to the clone that is whole and not recorded."""
+    faults = Faults(scratch.dir / "faults")
+    m = make_mount(env={"STILLFS_FAULTS": str(faults.path)})
+    sets = scratch.fs / "back.snapshots"
+    (m.mnt / "mapped").write_bytes(bytes(1 << 20))
+    writer = Writer(m, "appended")
+    with open(m.mnt / "mapped", "r+b") as f, mmap.mmap(f.fileno(), 0) as area:
+        area[:] = b"y" * len(area)
+        faults.arm(point)
+        t, result = start_snapshot(m, "one")
+        wait_for(f"death at {point}", faults.killed)
+        wait_for("the take-over", lambda: m.status()["restarts"] == "1")
+        m.daemon = int(m.status()["pid"])
+        t.join(30)
+        assert not t.is_alive() and result == [errno.ESHUTDOWN], m.last_error()
+        assert m.gate() == "open" and m.state("one") == "failed"
+        writer.goes_on()
+        wait_for("the removal", lambda: not record(m, "one")["leftover"])
+        assert not sets.exists() or os.listdir(sets) == []
+        area[:1] = b"z"
+        assert m.write("snapshot", "two\n") == 0, m.last_error()
+    writer.end()
+    m.wait_state("two", "complete")
+    data = m.control / "snapshots" / "two" / "data"
+    assert (data / "mapped").read_bytes() == b"z" + b"y" * ((1 << 20) - 1)
+    assert set((data / "appended").read_bytes()) == set(b"x") and os.listdir(sets) == ["two"]
 
 
 @needs_points
