@@ -1,5 +1,5 @@
 /* fs/balance.c - how many lanes fetch requests: as few as keep up; and how long one looks before it sleeps.
- * Owns:      nothing; the lanes' `active` flags and lane 0's struct balance.
+ * Owns:      nothing; the number of active lanes and lane 0's struct balance.
  * Called by: the lanes (transport_dev.c), around their sleeps and once a turn.
  * Threads:   a lane publishes how long it was awake; lane 0 decides, and the gate timer when lane 0 is stuck.
  * Blocks:    never; allocates and logs nothing.
@@ -61,7 +61,6 @@ uint64_t balance_now_ns(void)
 
 void balance_init(struct core *c)
 {
-	atomic_store(&c->lane[0].active, true);
 	atomic_store(&c->balance.n_active, 1);
 	c->balance.tick_ns = NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
 	c->balance.stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
@@ -100,6 +99,13 @@ static uint64_t busy_until(const struct lane *l, uint64_t now)
 	return since && since < now ? busy + (now - since) : busy;
 }
 
+/* Their number alone says it: a flag for each would be a second store, and what lane 0 and the watch do at the same time
+ * could leave the number at two and the second lane without its flag. */
+bool balance_active(const struct lane *l)
+{
+	return l->idx < atomic_load(&l->core->balance.n_active);
+}
+
 static void grow(struct core *c, unsigned n)
 {
 	struct lane *l = &c->lane[n];
@@ -109,7 +115,6 @@ static void grow(struct core *c, unsigned n)
 	if (!atomic_load(&c->balance.all_run) ||
 	    !atomic_compare_exchange_strong(&c->balance.n_active, &n, n + 1))
 		return;
-	atomic_store(&l->active, true);
 	if (write(l->efd, &one, sizeof(one)) < 0) {
 		/* a full counter wakes it too */
 	}
@@ -118,9 +123,7 @@ static void grow(struct core *c, unsigned n)
 /* The lane that retires need not be told: it serves what it has polled for, and polls no more. */
 static void shrink(struct core *c, unsigned n)
 {
-	if (!atomic_compare_exchange_strong(&c->balance.n_active, &n, n - 1))
-		return;
-	atomic_store(&c->lane[n - 1].active, false);
+	(void)atomic_compare_exchange_strong(&c->balance.n_active, &n, n - 1); /* or somebody else has changed it */
 }
 
 static void decide(struct core *c, uint64_t span, uint64_t busy, bool short_of_cpu)

@@ -139,6 +139,7 @@ void pool_thread_is(struct lane *l); /* this thread is that lane's */
 uint32_t pool_count(const struct core *c); /* free slots */
 
 /* balance.c: how many lanes fetch requests. Lane 0 always does. */
+bool balance_active(const struct lane *l); /* does it fetch requests? Those that do are the first ones. Any thread */
 void balance_init(struct core *c);
 void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */

@@ -63,8 +63,7 @@ struct lane {
 	uint64_t n_fetched;
 	uint64_t clock_ns; /* see lane_now() */
 	bool unseen[DOOR_MAX_PAIRS]; /* there may be more requests: the poll must be armed */
-	/* balance.c: how busy it is, and whether it fetches requests */
-	_Atomic bool active;
+	/* balance.c: how busy it is */
 	_Atomic uint64_t busy_ns; /* awake until it last fell asleep */
 	_Atomic uint64_t awake_ns; /* awake since, 0: asleep */
 	struct spin spin;

@@ -268,7 +268,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 	for (k = 0; k < READ_BATCH; k++) {
 		struct rq *r;
 
-		if (k == 1 && l->lone[i] && atomic_load(&l->active) && ++l->lone_turns % LONE_RECHECK) {
+		if (k == 1 && l->lone[i] && balance_active(l) && ++l->lone_turns % LONE_RECHECK) {
 			l->readable[i] = false;
 			l->unseen[i] = true;
 			return true;
@@ -317,7 +317,7 @@ static void arm(struct lane *l)
 	struct io_uring_sqe *s;
 
 	for (unsigned i = 0; i < l->core->n_mnt; i++) {
-		if (l->armed[i] || l->readable[i] || l->ended[i] || !(l->unseen[i] || atomic_load(&l->active)))
+		if (l->armed[i] || l->readable[i] || l->ended[i] || !(l->unseen[i] || balance_active(l)))
 			continue;
 		l->unseen[i] = false;
 		s = lane_sqe(l);

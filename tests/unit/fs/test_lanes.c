@@ -1,0 +1,120 @@
+/* tests/unit/fs/test_lanes.c - the lanes that fetch requests are as many as are counted, whoever counts. Two threads, as lane
+ * 0 and the watch are. The file under test is included: growing and shrinking are its own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "fs/balance.c"
+
+#include <pthread.h>
+#include <sys/eventfd.h>
+
+#define ROUNDS 20000
+#define LANES 2
+
+static struct core *core_fixture(void)
+{
+	struct core *c = calloc(1, sizeof(*c));
+
+	assert_non_null(c);
+	c->n_lanes = LANES;
+	for (unsigned i = 0; i < LANES; i++) {
+		c->lane[i].core = c;
+		c->lane[i].idx = i;
+		c->lane[i].efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		assert_true(c->lane[i].efd >= 0);
+	}
+	balance_init(c);
+	atomic_store(&c->balance.all_run, true);
+	return c;
+}
+
+static void core_done(struct core *c)
+{
+	for (unsigned i = 0; i < LANES; i++)
+		(void)close(c->lane[i].efd);
+	balance_free(c);
+	free(c);
+}
+
+static unsigned count_active(struct core *c)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < LANES; i++)
+		n += balance_active(&c->lane[i]);
+	return n;
+}
+
+static void a_second_lane_is_called_and_retires(void **state)
+{
+	struct core *c = core_fixture();
+	uint64_t called = 0;
+
+	assert_int_equal(count_active(c), 1);
+	assert_true(balance_active(&c->lane[0]));
+	balance_help(c);
+	assert_int_equal(count_active(c), 2);
+	assert_int_equal(read(c->lane[1].efd, &called, sizeof(called)), sizeof(called));
+	balance_help(c); /* there is one: nobody is called */
+	assert_int_equal(read(c->lane[1].efd, &called, sizeof(called)), -1);
+	shrink(c, 2);
+	shrink(c, 2); /* too late: not one more */
+	assert_int_equal(atomic_load(&c->balance.n_active), 1);
+	assert_true(balance_active(&c->lane[0]));
+	core_done(c);
+}
+
+struct watch {
+	struct core *c;
+	_Atomic unsigned round; /* in which it is to call for help */
+	_Atomic unsigned done;
+};
+
+/* Calls for help as soon as one lane is alone. */
+static void *watch_run(void *arg)
+{
+	struct watch *w = arg;
+
+	for (unsigned i = 1; i <= ROUNDS; i++) {
+		while (atomic_load(&w->round) != i)
+			(void)sched_yield();
+		while (atomic_load(&w->c->balance.n_active) != 1)
+			;
+		balance_help(w->c);
+		atomic_store(&w->done, i);
+	}
+	return NULL;
+}
+
+static void a_lane_that_is_called_while_it_retires_is_active(void **state)
+{
+	struct watch w = { .c = core_fixture() };
+	pthread_t t;
+
+	balance_help(w.c);
+	assert_int_equal(pthread_create(&t, NULL, watch_run, &w), 0);
+	for (unsigned i = 1; i <= ROUNDS; i++) {
+		atomic_store(&w.round, i);
+		shrink(w.c, 2);
+		while (atomic_load(&w.done) != i)
+			(void)sched_yield();
+		assert_int_equal(atomic_load(&w.c->balance.n_active), 2);
+		assert_int_equal(count_active(w.c), 2);
+	}
+	(void)pthread_join(t, NULL);
+	core_done(w.c);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest all[] = {
+		cmocka_unit_test(a_second_lane_is_called_and_retires),
+		cmocka_unit_test(a_lane_that_is_called_while_it_retires_is_active),
+	};
+
+	return cmocka_run_group_tests_name("lanes", all, NULL, NULL);
+}
