@@ -189,7 +189,8 @@ static void wait_thawed(struct shm_head *shm)
 #define YOUNG_MAX 5u /* in a row: given up */
 #define BACK_OFF_MS 100u /* times the young deaths before this one */
 
-/* Is one more daemon to be tried? Waits a little longer before each. life_ns: of the dead one. */
+/* Is one more daemon to be tried? Waits a little longer before each. life_ns: of the dead one, which may have been so slow
+ * in starting that it was old before it served. */
 static bool may_restart(const struct shm_head *shm, uint64_t life_ns)
 {
 	static unsigned young;
@@ -197,9 +198,9 @@ static bool may_restart(const struct shm_head *shm, uint64_t life_ns)
 
 	if (shm->takeover != SHM_TAKEOVER_YES || shm->ready != SHM_SERVING || shm->ending)
 		return false;
-	young = life_ns < YOUNG_MS * NS_PER_MS ? young + 1 : 0;
+	young = life_ns < YOUNG_MS * NS_PER_MS || atomic_load(&shm->serving_pid) != atomic_load(&shm->daemon_pid) ? young + 1 : 0;
 	if (young >= YOUNG_MAX) {
-		log_error("%u daemons in a row died within %u ms: given up", young, YOUNG_MS);
+		log_error("%u daemons in a row died within %u ms or before they served: given up", young, YOUNG_MS);
 		return false;
 	}
 	pause = (struct timespec){ .tv_nsec = young > 1 ? (young - 1) * BACK_OFF_MS * 1000000l : 0 };

@@ -388,27 +388,6 @@ def test_an_operators_closed_gate_can_be_opened_in_the_successor(mount):
     (mount.mnt / "f").write_bytes(b"x")
 
 
-def test_a_thousand_parked_writers_go_on(make_mount):
-    m = make_mount()
-    n = 1000
-    path = m.mnt / "f"
-    path.write_bytes(bytes(n * 512))
-    assert m.write("gate", "close timeout=40\n") == 0
-    fd = os.open(path, os.O_WRONLY)
-    threads = [threading.Thread(target=os.pwrite, args=(fd, struct.pack("<H", k) * 256, k * 512)) for k in range(n)]
-    for t in threads:
-        t.start()
-    wait_for("all to be parked", lambda: m.status()["parked"] == str(n), 30)
-    kill_daemon(m)
-    wait_for("all to be parked again", lambda: m.status()["parked"] == str(n), 30)
-    assert m.write("gate", "open\n") == 0
-    for t in threads:
-        t.join(20)
-    os.close(fd)
-    data = path.read_bytes()
-    assert all(data[k * 512:(k + 1) * 512] == struct.pack("<H", k) * 256 for k in range(n))
-
-
 @pytest.mark.parametrize("step", ["preflight", "trigger", "poll"])
 def test_a_snapshot_without_a_point_fails_with_the_daemon_and_the_next_one_works(make_mount, step):
     m = make_mount(provider="null", gate_timeout=20)
@@ -520,17 +499,19 @@ def test_a_database_under_load_does_not_notice(make_mount, scratch):
 
 def test_a_daemon_that_dies_again_and_again_ends_cleanly(mount):
     f = open(mount.mnt / "f", "wb", buffering=0)
-    begun = time.monotonic()
+    begun, killed = time.monotonic(), set()
     while not is_gone(mount.keeper):
         for pid in children(mount.keeper):
             with_error(os.kill, pid, signal.SIGKILL)
+            killed.add(pid)
         assert time.monotonic() - begun < 40, "it goes on for ever"
         time.sleep(0.005)
     with pytest.raises(OSError) as e:
         f.write(b"x")
     assert e.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     with_error(f.close)
-    assert "5 daemons in a row died within 1000 ms: given up" in mount.log()
+    assert 5 <= len(killed) <= 6  # the first one may have been old enough
+    assert "5 daemons in a row died within 1000 ms or before they served: given up" in mount.log()
 
 
 def children(pid):

@@ -1,10 +1,13 @@
 """Deaths under loads that are told apart by what could go wrong with them: many more with `tests/run --all`."""
 
+import errno
 import mmap
 import os
+import pathlib
 import random
 import re
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -12,8 +15,8 @@ import time
 import pytest
 
 from mariadb import MariaDB
-from stillfs import stop_process, wait_for
-from test_takeover import DEATHS, LONG, deaths
+from stillfs import is_gone, process_state, stop_process, wait_for
+from test_takeover import DEATHS, LONG, assert_nothing_left, children, deaths, descriptors, kill_daemon, with_error
 
 
 def quick_deaths(m, n, progress):
@@ -90,6 +93,94 @@ def test_a_daemon_that_was_stopped_is_replaced_once_it_dies(mount):
     mount.daemon = int(s["pid"])
     assert s["restarts"] == "1"
     wait_for("the last close to be over", lambda: mount.status()["inflight"] == "0")
+
+
+def memory_kb(m):
+    """(of the tables that daemons share, the keeper's own). Without the requests' slots: a new daemon may take others than the
+    one before it, so their pages come to be there as they are used, up to as many as there are."""
+    fds = pathlib.Path(f"/proc/{m.keeper}/fd")
+    tables = [fd for fd in fds.iterdir() if os.readlink(fd).startswith("/memfd:") and "-requests" not in os.readlink(fd)]
+    assert len(tables) > 5
+    shared = sum(os.stat(fd).st_blocks // 2 for fd in tables)
+    own = re.search(r"^RssAnon:\s+(\d+) kB", pathlib.Path(f"/proc/{m.keeper}/status").read_text(), re.M)
+    return shared, int(own.group(1))
+
+
+def park_and_die(m, fd, n):
+    """n writers are parked, through two deaths; what memory that took."""
+    assert m.write("gate", "close timeout=50\n") == 0
+    threads = [threading.Thread(target=os.pwrite, args=(fd, struct.pack("<H", k) * 256, k * 512)) for k in range(n)]
+    for t in threads:
+        t.start()
+    wait_for("all to be parked", lambda: m.status()["parked"] == str(n))
+    for _ in range(2):
+        kill_daemon(m)
+        wait_for("all to be parked again", lambda: m.status()["parked"] == str(n))
+    used = memory_kb(m)
+    assert m.write("gate", "open\n") == 0
+    for t in threads:
+        t.join(20)
+        assert not t.is_alive()
+    return used
+
+
+def test_a_thousand_parked_writers_go_on_and_nothing_is_left_of_them(mount):
+    n, path, before, used = 1000, mount.mnt / "f", descriptors(mount), []
+    free = mount.status()["slots_left"]
+    for _ in range(3):
+        path.write_bytes(bytes(n * 512))
+        fd = os.open(path, os.O_WRONLY)
+        used.append(park_and_die(mount, fd, n))
+        os.close(fd)
+        data = path.read_bytes()
+        assert all(data[k * 512:(k + 1) * 512] == struct.pack("<H", k) * 256 for k in range(n))
+        path.unlink()
+        time.sleep(1.05)  # no crash loop
+    assert_nothing_left(mount, before)
+    wait_for("all slots", lambda: mount.status()["slots_left"] == free)
+    first, last = used[0], used[-1]
+    assert last[0] <= first[0] + 64 and last[1] <= first[1] + 64, used
+
+
+def keep_dying(m, end):
+    """end(pid) for each daemon that comes, until the keeper gives up; how many there were."""
+    seen, begun = set(), time.monotonic()
+    while not is_gone(m.keeper):
+        for pid in set(children(m.keeper)) - seen:
+            seen.add(pid)
+            end(pid)
+        assert time.monotonic() - begun < 60, "it goes on for ever"
+        time.sleep(0.001)
+    return len(seen)
+
+
+def test_daemons_that_cannot_start_end_cleanly(mount):
+    """They say why and exit, one after the other: callers have an error, not a hang."""
+    f = open(mount.mnt / "f", "wb", buffering=0)
+    state = mount.dir / "state"
+    time.sleep(1.05)  # the one that serves is old
+    state.rename(mount.dir / "away")
+    state.write_text("no directory")
+    os.kill(mount.daemon, signal.SIGKILL)
+    wait_for("the keeper's end", lambda: is_gone(mount.keeper))
+    with pytest.raises(OSError) as e:
+        f.write(b"x")
+    assert e.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    with_error(f.close)
+    assert mount.log().count("the daemon died: ") == 6 and mount.log().count("exited with code 1") == 5
+    state.unlink()
+    (mount.dir / "away").rename(state)
+
+
+def test_daemons_that_die_slowly_before_they_serve_end_cleanly_too(mount):
+    """A start that takes longer than a second and fails is as hopeless as a quick one."""
+    def end(pid):
+        with_error(os.kill, pid, signal.SIGSTOP)
+        wait_for("its stop", lambda: process_state(pid) in ("T", "Z", ""))
+        time.sleep(1.05)
+        with_error(os.kill, pid, signal.SIGKILL)
+    assert keep_dying(mount, end) <= 10
+    assert "5 daemons in a row died within 1000 ms or before they served: given up" in mount.log()
 
 
 @pytest.mark.limit(90 + 3 * DEATHS)
