@@ -282,7 +282,7 @@ static int catalog_only(struct engine *e, struct snap_error *err)
 {
 	const char *lineage = conf_str(e->door.conf, "lineage");
 
-	if (!e->prov->scan)
+	if (!e->prov->scan || e->prov->features & PROV_SCAN_LISTS)
 		return snap_error_set(err, -EINVAL, "--catalog-only: provider=%s keeps no records that could be read; use provider=ebs",
 				      e->prov->name);
 	if (*lineage && (strlen(lineage) != 32 || strspn(lineage, "0123456789abcdef") != 32))
@@ -374,6 +374,7 @@ void engine_free(struct engine *e)
 	vbuf_free(&e->last);
 	vbuf_free(&e->doctor);
 	vbuf_free(&e->binlogs.text);
+	haul_free(e->stock.all);
 	vbuf_free(&e->rescan.last);
 	(void)pthread_mutex_destroy(&e->lock);
 	(void)pthread_mutex_destroy(&e->save_lock);

@@ -5,7 +5,7 @@
  *
  * A removal that found nothing is not the end of it at a remote provider: what a lost request made may show up some
  * time later. So what a failed set left is looked for once more, UNSURE_S after the first time. */
-#include "snapshot/engine_int.h"
+#include "snapshot/list.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
@@ -101,6 +101,7 @@ static int forget(struct engine *e, struct set *s, struct snap_error *err)
 	(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"removed\"", name);
 	(void)pthread_mutex_lock(&e->lock);
 	catalog_drop(e->cat, s);
+	stock_forget(e, id);
 	(void)pthread_mutex_unlock(&e->lock);
 	FAULT("clean.dropped");
 	e->door.ops->event(e->door.fs, "snapshot", text);

@@ -8,6 +8,7 @@
 #include "snapshot/exec.h"
 #include "snapshot/metrics.h"
 #include "snapshot/provider.h"
+#include "snapshot/seen.h"
 #include "snapshot/snap_parse.h"
 
 #include <pthread.h>
@@ -74,13 +75,8 @@ struct engine {
 	enum set_state last_state;
 	bool doctor_running; /* asked for, or at it */
 	struct vbuf doctor; /* what the last look found */
-	struct { /* binlogs.c: what the server keeps */
-		bool asked;
-		uint64_t looked_ns, seen_ns; /* CLOCK_BOOTTIME; looked_ns 0: look now */
-		struct timespec when;
-		struct vbuf text;
-		struct snap_error error; /* of the last look */
-	} binlogs;
+	struct seen_logs binlogs;
+	struct seen_sets stock;
 	bool db_recover_due; /* the engine thread's own, as this: */
 	uint64_t db_recover_ns; /* not before */
 	/* the lock's owner rendered the coordinator's lines here, so that status calls no SQL */

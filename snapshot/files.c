@@ -247,6 +247,7 @@ void engine_status(struct engine *e, struct vbuf *out)
 		vbuf_printf(out, "last_snapshot_state %s\n", set_state_name(e->last_state));
 	prune_status(e, out);
 	binlogs_status(e, out);
+	stock_status(e, out);
 	(void)pthread_mutex_unlock(&e->lock);
 	vbuf_printf(out, "fence %s\n", fence_keep_state(e->fence));
 	vbuf_printf(out, "provider_call %s\ndatabase_call %s\n", exec_stuck(e->prov_exec) ? "stuck" : "ok",
@@ -285,6 +286,8 @@ const struct engine_file engine_root_files[] = {
 	{ "fence", fence_keep_show, fence_keep_write },
 	{ "list", list_show, NULL },
 	{ "list.json", list_show_json, NULL },
+	{ "list.all", stock_show, NULL },
+	{ "list.all.json", stock_show_json, NULL },
 	{ "retention", prune_show_policy, prune_write_policy },
 	{ "prune", prune_show, prune_write },
 	{ "prune.log", prune_show_log, NULL },

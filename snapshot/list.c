@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void human_age(struct timespec created, char buf[32])
+void list_age(struct timespec created, char buf[32])
 {
 	long s = clock_utc().tv_sec - created.tv_sec;
 
@@ -24,7 +24,7 @@ static void human_age(struct timespec created, char buf[32])
 		(void)snprintf(buf, 32, "%ldd", s / 86400);
 }
 
-static void human_size(uint64_t b, char buf[16])
+void list_size(uint64_t b, char buf[16])
 {
 	static const char units[] = "BKMGTP";
 	double v = (double)b;
@@ -36,7 +36,7 @@ static void human_size(uint64_t b, char buf[16])
 }
 
 /* The position in one column: file:offset, or the GTID, or "-". */
-static void short_position(const char *p, char *buf, size_t cap)
+void list_position(const char *p, char *buf, size_t cap)
 {
 	const char *file = strstr(p, "binlog_file "), *pos = strstr(p, "binlog_pos ");
 
@@ -50,9 +50,9 @@ static void list_row(struct vbuf *out, const struct set *s, enum binlogs logs, i
 {
 	char t[CLOCK_ISO_MAX], age[32], size[16], lock[24] = "-", hold[24] = "-", pos[160];
 
-	human_age(s->created, age);
-	human_size(s->size_b, size);
-	short_position(s->position, pos, sizeof(pos));
+	list_age(s->created, age);
+	list_size(s->size_b, size);
+	list_position(s->position, pos, sizeof(pos));
 	if (s->lock_ms >= 0)
 		(void)snprintf(lock, sizeof(lock), "%.1f", s->lock_ms);
 	if (s->hold_ms >= 0)
@@ -76,7 +76,7 @@ int list_show(struct engine *e, const char *set, struct vbuf *out)
 	binlogs_ask(e, false);
 	logs = binlogs_judge(e);
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
-		short_position(s->position, pos, sizeof(pos));
+		list_position(s->position, pos, sizeof(pos));
 		pos_w = (int)strlen(pos) > pos_w ? (int)strlen(pos) : pos_w;
 		name_w = (int)strlen(s->name) > name_w ? (int)strlen(s->name) : name_w;
 		class_w = (int)strlen(s->class) > class_w ? (int)strlen(s->class) : class_w;

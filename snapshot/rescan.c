@@ -4,7 +4,7 @@
  * Blocks:    rescan_run as long as the provider lists, on its own thread; an abort ends the wait.
  * Errors:    in the control file `rescan`, in last_error. Sets of this catalog are never overwritten but where nobody
  *            follows them: pending ones of an earlier life. */
-#include "snapshot/engine_int.h"
+#include "snapshot/list.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -15,81 +15,6 @@
 
 #define SCAN_MS 600000u
 #define PIN_MS 60000u
-
-/* What the provider has, collected on its thread. */
-struct haul {
-	char lineage[33], name[DOOR_NAME_MAX + 1];
-	struct set **v;
-	size_t n, cap;
-};
-
-static int keep(void *arg, struct set *s)
-{
-	struct haul *h = arg;
-
-	if (h->n == h->cap) {
-		struct set **more = realloc(h->v, (h->cap + 256) * sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		h->v = more;
-		h->cap += 256;
-	}
-	h->v[h->n++] = s;
-	return 0;
-}
-
-static void haul_free(struct haul *h)
-{
-	for (size_t i = 0; h && i < h->n; i++)
-		set_free(h->v[i]);
-	if (h)
-		free(h->v);
-	free(h);
-}
-
-static void do_scan(struct job *j)
-{
-	struct engine *e = j->self;
-	struct haul *h = j->arg;
-
-	j->result = e->prov->scan(e->prov_self, h->lineage, h->name, keep, h, j->max_ms, &j->err);
-}
-
-static void drop_haul(struct job *j)
-{
-	haul_free(j->arg);
-}
-
-static struct haul *scan(struct engine *e, const char *lineage, const char *name, struct snap_error *err)
-{
-	struct haul *h = calloc(1, sizeof(*h));
-	struct job *j = h ? job_new(do_scan, e, SCAN_MS) : NULL;
-	bool still = false;
-	int r = j ? 0 : -ENOMEM;
-
-	if (j) {
-		(void)snprintf(h->lineage, sizeof(h->lineage), "%s", lineage);
-		(void)snprintf(h->name, sizeof(h->name), "%s", name);
-		j->arg = h;
-		j->orphan = drop_haul;
-		r = exec_post(e->prov_exec, j);
-	}
-	if (r == 0) {
-		r = exec_wait(e->prov_exec, j, clock_boot_ns() + SCAN_MS * NS_PER_MS, &e->abort_flag);
-		if (r == 0 && j->result < 0)
-			r = snap_error_set(err, j->result, "rescan: %s", j->err.msg);
-		job_abandon(e->prov_exec, j, &still);
-	} else {
-		job_drop(e->prov_exec, j);
-	}
-	if (r == 0)
-		return h;
-	snap_error_set(err, r, "rescan: %s", r == -EBUSY ? "the provider is busy with a call that has not come back" : strerror(-r));
-	if (!still)
-		haul_free(h);
-	return NULL;
-}
 
 /* ---- into the catalog ---- */
 
@@ -216,7 +141,7 @@ static int forget_gone(struct engine *e, char (*ids)[33], size_t n_ids, struct t
 static void say_lineages(struct engine *e, struct vbuf *out)
 {
 	struct snap_error ignored = { 0 };
-	struct haul *h = scan(e, "", e->door.name, &ignored);
+	struct haul *h = haul_in(e, "", e->door.name, SCAN_MS, "rescan", &ignored);
 
 	for (size_t i = 0; h && i < h->n; i++) {
 		unsigned sets = 0;
@@ -236,7 +161,7 @@ static void say_lineages(struct engine *e, struct vbuf *out)
 
 static int run(struct engine *e, const char *lineage, struct tally *t, struct snap_error *err)
 {
-	struct haul *h = scan(e, lineage, "", err);
+	struct haul *h = haul_in(e, lineage, "", SCAN_MS, "rescan", err);
 	char (*ids)[33] = h ? calloc(h->n + 1, sizeof(*ids)) : NULL;
 	int r = !h ? err->code : ids ? 0 : snap_error_set(err, -ENOMEM, "rescan: out of memory");
 	size_t n = h ? h->n : 0;
@@ -325,7 +250,7 @@ int rescan_write(struct engine *e, const char *set, const char *text, size_t len
 	char word[64] = "", rest[2], own[33];
 	int n = sscanf(text, "%63s %1s", word, rest);
 
-	if (!e->prov->scan)
+	if (!e->prov->scan || e->prov->features & PROV_SCAN_LISTS)
 		return snap_error_set(err, -EOPNOTSUPP, "rescan: provider %s keeps no records that a catalog could be made from", e->prov->name);
 	(void)pthread_mutex_lock(&e->lock);
 	memcpy(own, catalog_lineage(e->cat), sizeof(own));

@@ -119,7 +119,9 @@ static void recover_one(struct engine *e)
 
 uint64_t run_db_due(const struct engine *e)
 {
-	uint64_t due = binlogs_due(e);
+	uint64_t due = binlogs_due(e), stock = stock_due(e);
+
+	due = stock < due ? stock : due;
 
 	return e->db_recover_due && e->db_recover_ns < due ? e->db_recover_ns : due;
 }
@@ -135,5 +137,6 @@ bool run_db_chores(struct engine *e)
 	if (look)
 		doctor_look(e);
 	binlogs_look(e);
+	stock_look(e);
 	return !e->db_recover_due;
 }

@@ -561,7 +561,7 @@ static int local_data_path(void *self, const char *name, char *buf, size_t cap)
 
 const struct prov_ops prov_local = {
 	.name = "local",
-	.features = PROV_LIVE_FS,
+	.features = PROV_LIVE_FS | PROV_SCAN_LISTS,
 	.open = local_open,
 	.close = local_close,
 	.preflight = local_preflight,
@@ -572,6 +572,7 @@ const struct prov_ops prov_local = {
 	.finish = local_finish,
 	.remove = local_remove,
 	.list = local_list,
+	.scan = local_scan,
 	.leave = local_leave,
 	.data_path = local_data_path,
 };

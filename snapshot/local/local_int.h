@@ -63,6 +63,10 @@ struct lrun *local_run_new(struct local *l, struct prov_run *r); /* r->ref; NULL
 void local_finish(void *self, struct prov_run *r);
 int local_stage(struct lrun *lr, uint32_t max_ms, struct snap_error *err); /* 0: done with it; 1: more of it */
 
+/* scan.c: prov_ops.scan */
+int local_scan(void *self, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg, uint32_t max_ms,
+	       struct snap_error *err);
+
 /* resume.c: prov_ops.resume and leave, and the marks that they go by. */
 int local_resume(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
 int local_leave(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);

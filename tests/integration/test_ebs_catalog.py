@@ -43,6 +43,7 @@ def test_tags_carry_the_record_and_a_lost_catalog_comes_back_from_them(cloud, ma
     assert m.read("list").count("\n") == 1 and m.status()["lineage"] != lineage
     assert rescan(m) == 0
     assert m.read("rescan").splitlines() == ["state done", "found 0", "added 0", "changed 0", "missing 0", f"other_lineage {lineage} 1"]
+    wait_for("it in the list of all", lambda: f"{lineage}  other" in m.read("list.all"))
     assert rescan(m, f"lineage={lineage}\n") == 0
     assert "added 1" in m.read("rescan") and m.status()["lineage"] == lineage
     after = sets(m)["one"]

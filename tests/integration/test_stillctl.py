@@ -1,10 +1,12 @@
 """stillctl's commands about keeping and deleting, its check for monitoring, completion, and the units of the timer."""
 
+import errno
 import json
 import os
 import pathlib
 import pty
 import re
+import shutil
 import signal
 import subprocess
 
@@ -52,6 +54,58 @@ def test_retention_and_prune_by_command(make_mount):
     assert ctl(m, "delete", "--force", "gone").returncode == 1
     for wrong in (("prune", "aply"), ("prune", "adopt", "x"), ("delete", "b", "c"), ("delete", "--force")):
         assert ctl(m, *wrong).returncode == 2, wrong
+
+
+def test_list_all_shows_other_lineages_and_orphans_which_nothing_touches(make_mount):
+    m = make_mount(retention="keep_last 1")
+    take(m, "a", "b", "c")
+    own, base = m.status()["lineage"], m.scratch.fs / "back.snapshots"
+    assert m.status()["list_all_looked"] == "never"
+    m.stop()
+    for path in (m.dir / "state" / "sets").glob("*.json"):
+        if json.loads(path.read_text())["name"] == "b":
+            path.unlink()
+    for name, lineage in (("theirs", "e" * 32), ("who", None)):
+        shutil.copytree(base / "a", base / name)
+        (base / name / "id").write_text(name.encode().hex().ljust(32, "0"))
+        text = (base / "a" / "data" / ".stillfs-position").read_text()
+        assert f"lineage {own}\n" in text
+        (base / name / "data" / ".stillfs-position").write_text(text.replace(f"lineage {own}\n", f"lineage {lineage}\n" if lineage else ""))
+    (base / "a stranger").mkdir()
+    m.start()
+    there = {"a": ("complete", own, "own"), "c": ("complete", own, "own"), "b": ("complete", own, "orphan"),
+             "theirs": ("complete", "e" * 32, "other"), "who": ("complete", "-", "unknown")}
+
+    def shown(text):
+        rows = [line.split() for line in text.splitlines()]
+        assert rows[0] == "NAME CLASS CREATED AGE STATE VOL SIZE POSITION LINEAGE WHOSE".split()
+        return {r[0]: (r[4], r[8], r[9]) for r in rows[1:]}
+    r = ctl(m, "list", "--all")
+    assert (r.returncode, r.stderr, shown(r.stdout)) == (0, "", there)
+    assert {s["name"]: s["whose"] for s in map(json.loads, ctl(m, "--json", "list", "--all").stdout.splitlines())} == \
+        {n: whose for n, (_, _, whose) in there.items()}
+    assert sets(m) == ["a", "c"] and ctl(m, "list", "--al").returncode == 2
+    looked = m.status()["list_all_looked"]
+    for name in ("b", "theirs", "who"):
+        with pytest.raises(OSError) as e:
+            os.rmdir(m.control / "snapshots" / name)
+        assert e.value.errno == errno.ENOENT
+        assert m.write("prune", f"delete {name} force\n") == errno.ENOENT
+    assert m.write("prune", "apply\n") == 0
+    settled(m)
+    assert sorted(os.listdir(base)) == ["a stranger", "b", "c", "theirs", "who"]
+    del there["a"]
+    assert shown(m.read("list.all")) == there, "what has gone is not taken for an orphan"
+    if m.status()["list_all_looked"] != "looking":  # else a minute has passed
+        assert m.status()["list_all_looked"] == looked
+
+
+def test_list_all_says_when_the_provider_cannot_tell(make_mount):
+    m = make_mount(provider="null")
+    take(m, "a")
+    r = ctl(m, "list", "--all")
+    assert (r.returncode, r.stderr) == (1, "stillctl: only what the catalog has: provider null tells of no other sets\n")
+    assert m.read("list.all").splitlines()[1].split()[0] == "a"
 
 
 def test_a_set_that_is_not_there_is_said_in_the_same_words_by_every_command(mount):

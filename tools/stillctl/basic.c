@@ -5,9 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ctl.h"
+
+#define LOOK_TICKS 300 /* tenths of a second, above what the daemon gives the provider */
 
 int cmd_status(int argc, char **argv)
 {
@@ -49,6 +52,24 @@ int cmd_snapshot(int argc, char **argv)
 	return ctl_json ? ctl_print_json("snapshot") : ctl_print("snapshot");
 }
 
+/* Reading list.all asks for a look at the provider: wait for what it finds. */
+static int look_around(void)
+{
+	const struct timespec tick = { .tv_nsec = 100000000 };
+	char *looked, *text = ctl_slurp("list.all"), *failed;
+
+	free(text);
+	for (int i = 0; (looked = ctl_key("status", "list_all_looked")) && strncmp(looked, "looking", 7) == 0 && i < LOOK_TICKS; i++) {
+		free(looked);
+		(void)nanosleep(&tick, NULL);
+	}
+	failed = looked ? strstr(looked, "failed: ") : NULL;
+	if (failed)
+		(void)ctl_fail("only what the catalog has: ", failed + 8);
+	free(looked);
+	return failed ? 1 : 0;
+}
+
 /* The table, with the state in colour on a terminal. */
 int cmd_list(int argc, char **argv)
 {
@@ -56,13 +77,18 @@ int cmd_list(int argc, char **argv)
 		const char *word, *code;
 	} states[] = { { " complete ", "\033[32m" }, { " failed ", "\033[31m" }, { " pending ", "\033[33m" },
 		       { " running ", "\033[33m" } };
+	const char *file = argc ? "list.all" : "list";
 	char *text, *save = NULL;
 
+	if (argc && strcmp(argv[0], "--all") != 0)
+		return ctl_fail("usage: stillctl list [--all]", ""), 2;
+	if (argc && look_around() != 0)
+		return 1;
 	if (ctl_json)
-		return ctl_print("list.json");
-	text = ctl_slurp("list");
+		return ctl_print(argc ? "list.all.json" : "list.json");
+	text = ctl_slurp(file);
 	if (!text)
-		return ctl_fail("cannot read the control file list", "");
+		return ctl_fail("cannot read the control file ", file);
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		const char *hit = NULL;
 		size_t k = 0;

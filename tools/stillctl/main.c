@@ -21,7 +21,7 @@ static const struct command commands[] = {
 	{ "status", "", "what this stillfs is doing", cmd_status, 0, 0, false },
 	{ "snapshot", "[NAME] [class=C] [description=TEXT] [tag=K:V]... [pin] [nowait]",
 	  "take a set; returns when its consistency point is fixed", cmd_snapshot, 0, 64, false },
-	{ "list", "", "all sets", cmd_list, 0, 0, false },
+	{ "list", "[--all]", "all sets; --all: and what else the provider has", cmd_list, 0, 1, false },
 	{ "show", "NAME", "everything about one set", cmd_show, 1, 1, false },
 	{ "gate", "[open | close [timeout=SECONDS]]", "show, open or close the gate", cmd_gate, 0, 2, false },
 	{ "abort", "", "end the running snapshot and undo it", cmd_abort, 0, 0, false },

@@ -1,0 +1,121 @@
+/* snapshot/local/scan.c - every clone below local_dir, whoever took it: what prov_ops.scan tells of it.
+ * Called by: the engine on its provider thread. Blocks: for a few small files of each clone; ends at max_ms.
+ * Errors:    -errno with the sentence.
+ *
+ * A clone's directory says little: its id, whether it is complete, and in the clone's root the position file, which names
+ * the lineage. A class, tags or a description are in the record alone; so this is for listings, and no catalog. */
+#include "snapshot/local/local_int.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "snapshot/set.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define POSITION_NAME ".stillfs-position"
+#define POSITION_MAX 65536u
+
+/* The position file of the clone in setdir/data, or of the first of its pairs'. malloc'ed; NULL: there is none. */
+static char *read_position(int setdir)
+{
+	cleanup_fd int data = openat(setdir, "data", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_fd int fd = data < 0 ? -1 : openat(data, POSITION_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	char *text = NULL;
+	ssize_t n;
+
+	if (data >= 0 && fd < 0) {
+		DIR *d = fdopendir(dup(data));
+		struct dirent *e;
+
+		while (d && fd < 0 && (e = readdir(d))) {
+			char path[sizeof(e->d_name) + sizeof(POSITION_NAME) + 1];
+
+			(void)snprintf(path, sizeof(path), "%s/%s", e->d_name, POSITION_NAME);
+			if (strncmp(e->d_name, "0-", 2) == 0)
+				fd = openat(data, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		}
+		if (d)
+			(void)closedir(d);
+	}
+	if (fd >= 0)
+		text = malloc(POSITION_MAX);
+	n = text ? read(fd, text, POSITION_MAX - 1) : -1;
+	if (n < 0) {
+		free(text);
+		return NULL;
+	}
+	text[n] = '\0';
+	return text;
+}
+
+/* Lines set, id and lineage come first; the rest is the position. */
+static int take_position(struct set *s, const char *text)
+{
+	while (strncmp(text, "set ", 4) == 0 || strncmp(text, "id ", 3) == 0 || strncmp(text, "lineage ", 8) == 0) {
+		if (strncmp(text, "lineage ", 8) == 0 && strspn(text + 8, "0123456789abcdef") == 32)
+			(void)snprintf(s->lineage, sizeof(s->lineage), "%.32s", text + 8);
+		text += strcspn(text, "\n");
+		text += *text == '\n';
+	}
+	return set_text(&s->position, text);
+}
+
+/* A set of what the directory `name` is; NULL: it is none of ours. -ENOMEM in *r. */
+static struct set *read_clone(int base, const char *name, int *r)
+{
+	cleanup_fd int dir = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_free char *position = NULL;
+	struct stat st;
+	struct set *s;
+	char id[33];
+
+	if (dir < 0 || local_read_id(dir, id) < 0 || fstatat(dir, "id", &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return NULL;
+	s = set_new();
+	position = read_position(dir);
+	if (!s || (position && take_position(s, position) < 0)) {
+		set_free(s);
+		*r = -ENOMEM;
+		return NULL;
+	}
+	(void)snprintf(s->name, sizeof(s->name), "%.64s", name);
+	memcpy(s->id, id, sizeof(s->id));
+	(void)snprintf(s->class, sizeof(s->class), "-");
+	(void)snprintf(s->provider, sizeof(s->provider), "local");
+	s->created = st.st_mtim;
+	s->volumes = 1;
+	s->state = name[0] != '.' && faccessat(dir, "complete", F_OK, 0) == 0 ? SET_COMPLETE : SET_FAILED;
+	return s;
+}
+
+int local_scan(void *self, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg, uint32_t max_ms,
+	       struct snap_error *err)
+{
+	const struct local *l = self;
+	uint64_t end = clock_boot_ns() + max_ms * NS_PER_MS;
+	int base = l->n_dirs ? local_open_base(l, 0) : -1, r = 0;
+	DIR *d = base >= 0 ? fdopendir(base) : NULL;
+	struct dirent *e;
+
+	if (!d && (!l->n_dirs || errno == ENOENT))
+		return 0; /* nothing was taken yet */
+	if (!d)
+		return snap_error_set(err, -errno, "read local_dir %s: %s", l->dir[0], strerror(errno));
+	while (r == 0 && (e = readdir(d))) {
+		struct set *s = e->d_name[0] == '.' && strncmp(e->d_name, ".partial-", 9) != 0 ? NULL : read_clone(base, e->d_name, &r);
+
+		if (s && *lineage && strcmp(s->lineage, lineage) != 0)
+			set_free(s);
+		else if (s && (r = fn(arg, s)) < 0)
+			set_free(s);
+		if (r == 0 && clock_boot_ns() > end)
+			r = snap_error_set(err, -ETIMEDOUT, "read local_dir %s: not done in time", l->dir[0]);
+	}
+	(void)closedir(d);
+	return r < 0 ? snap_error_set(err, r, "read local_dir %s: %s", l->dir[0], strerror(-r)) : 0;
+}
