@@ -85,9 +85,9 @@ class Site:
         return [str(x) for x in (PROGRAM, *args, "--journal", self.journal)]
 
     def sides(self, a=None, b=None):
-        """--from, --to, and what every run here needs."""
+        """--from, --to, and what every run here needs; limits that a machine with other work does not reach."""
         return ["--from", self.cnf(a or self.a), "--to", self.cnf(b or self.b), "--allow", "root@%,cut@127.0.0.1",
-                "--timeout", "3", *(["--fence-include", (a or self.a).include] if self.kind is MariaDB else [])]
+                "--timeout", "10", "--max-lag", "600", "--catch-up", "120", *(["--fence-include", (a or self.a).include] if self.kind is MariaDB else [])]
 
     def start(self, *args):
         return subprocess.Popen(self.argv(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env or None)

@@ -126,7 +126,7 @@ def test_b_that_does_not_catch_up_gives_the_writes_back(site):
         with c.cursor() as cursor:
             cursor.execute("LOCK TABLES a READ")  # the applier waits
         clients.go_on(20)
-        code, _, err = site.run("--catch-up", "1", "--max-lag", "600")
+        code, _, err = site.run("--catch-up", "1")
         assert code == 1 and "B has not executed all that A had within 1 s" in err, err
         assert site.writable(site.a) and not site.writable(site.b)
         clients.go_on(20)
@@ -143,7 +143,7 @@ def test_an_interrupt_while_b_catches_up_gives_the_writes_back(site):
     with c.cursor() as cursor:
         cursor.execute("LOCK TABLES a READ")
     site.a.query("INSERT INTO t.a (client, n) VALUES (50, 1)")
-    p = site.start(*site.sides(), "--catch-up", "600", "--max-lag", "600")
+    p = site.start(*site.sides(), "--catch-up", "600")
     try:
         wait_for("the step", lambda: site.state().get("state") == "fenced" and not site.writable(site.a), 60)
         code, _, err = site.run()

@@ -11,6 +11,7 @@ import pytest
 
 import cutovers
 from mariadb import MariaDB
+from mysql import MySQL
 from test_takeover_faults import Faults
 
 SOURCES = pathlib.Path(__file__).parents[2] / "snapshot" / "cutover"
@@ -24,9 +25,9 @@ pytestmark = pytest.mark.skipif(not cutovers.PROGRAM.exists() or b"cut.fencing" 
                                 reason="a build without fault points")
 
 
-@pytest.fixture(scope="module")
-def servers():
-    s = cutovers.Site(MariaDB)
+@pytest.fixture(scope="module", params=[MariaDB, MySQL] if os.environ.get("STILLFS_ALL") else [MariaDB], ids=lambda k: k.__name__)
+def servers(request):
+    s = cutovers.Site(request.param)
     s.faults = Faults(s.dir / "faults")
     s.env = {**os.environ, "STILLFS_FAULTS": str(s.faults.path)}
     yield s
@@ -94,7 +95,7 @@ def test_death_in_a_resolve_and_resolve_again(site, clients, point):
 
 
 def test_b_stopped_after_the_point_is_uncertain_until_resolved(site, clients):
-    die_at(site, "cut.sending")
+    die_at(site, "cut.sending", *site.sides(), "--timeout", "3")
     site.b.process.send_signal(signal.SIGSTOP)
     try:
         code, _, err = site.call("resume")
@@ -127,7 +128,7 @@ def test_b_killed_while_it_catches_up_gives_the_writes_back(site, clients):
 
 @pytest.mark.skipif(not os.environ.get("STILLFS_ALL"), reason="12 s of waiting for a server; --all")
 def test_a_stopped_while_it_is_fenced_is_told_and_aborted_later(site, clients):
-    die_at(site, "cut.fencing")
+    die_at(site, "cut.fencing", *site.sides(), "--timeout", "3")
     site.a.process.send_signal(signal.SIGSTOP)
     try:
         code, _, err = site.call("resume")
