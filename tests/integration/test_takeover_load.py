@@ -142,45 +142,44 @@ def test_a_thousand_parked_writers_go_on_and_nothing_is_left_of_them(mount):
     assert last[0] <= first[0] + 64 and last[1] <= first[1] + 64, used
 
 
-def keep_dying(m, end):
-    """end(pid) for each daemon that comes, until the keeper gives up; how many there were."""
-    seen, begun = set(), time.monotonic()
-    while not is_gone(m.keeper):
-        for pid in set(children(m.keeper)) - seen:
-            seen.add(pid)
-            end(pid)
-        assert time.monotonic() - begun < 60, "it goes on for ever"
-        time.sleep(0.001)
-    return len(seen)
-
-
-def test_daemons_that_cannot_start_end_cleanly(mount):
-    """They say why and exit, one after the other: callers have an error, not a hang."""
-    f = open(mount.mnt / "f", "wb", buffering=0)
+@pytest.fixture
+def hopeless(mount):
+    """No daemon can start any more."""
     state = mount.dir / "state"
     time.sleep(1.05)  # the one that serves is old
     state.rename(mount.dir / "away")
     state.write_text("no directory")
-    os.kill(mount.daemon, signal.SIGKILL)
-    wait_for("the keeper's end", lambda: is_gone(mount.keeper))
-    with pytest.raises(OSError) as e:
-        f.write(b"x")
-    assert e.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    with_error(f.close)
-    assert mount.log().count("the daemon died: ") == 6 and mount.log().count("exited with code 1") == 5
+    yield mount
     state.unlink()
     (mount.dir / "away").rename(state)
 
 
-def test_daemons_that_die_slowly_before_they_serve_end_cleanly_too(mount):
+def test_daemons_that_cannot_start_end_cleanly(hopeless):
+    """They say why and exit, one after the other: callers have an error, not a hang."""
+    f = open(hopeless.mnt / "f", "wb", buffering=0)
+    os.kill(hopeless.daemon, signal.SIGKILL)
+    wait_for("the keeper's end", lambda: is_gone(hopeless.keeper))
+    with pytest.raises(OSError) as e:
+        f.write(b"x")
+    assert e.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    with_error(f.close)
+    assert hopeless.log().count("the daemon died: ") == 6 and hopeless.log().count("exited with code 1") == 5
+
+
+def test_daemons_that_take_long_to_fail_end_cleanly_too(hopeless):
     """A start that takes longer than a second and fails is as hopeless as a quick one."""
-    def end(pid):
-        with_error(os.kill, pid, signal.SIGSTOP)
-        wait_for("its stop", lambda: process_state(pid) in ("T", "Z", ""))
-        time.sleep(1.05)
-        with_error(os.kill, pid, signal.SIGKILL)
-    assert keep_dying(mount, end) <= 10
-    assert "5 daemons in a row died within 1000 ms or before they served: given up" in mount.log()
+    seen, begun = set(), time.monotonic()
+    while not is_gone(hopeless.keeper):
+        for pid in set(children(hopeless.keeper)) - seen:
+            seen.add(pid)
+            with_error(os.kill, pid, signal.SIGSTOP)
+            wait_for("its stop", lambda pid=pid: process_state(pid) in ("T", "Z", ""))
+            time.sleep(1.05)
+            with_error(os.kill, pid, signal.SIGKILL)
+        assert time.monotonic() - begun < 60, "it goes on for ever"
+        time.sleep(0.001)
+    assert hopeless.log().count("the daemon died: ") == 6
+    assert "5 daemons in a row died within 1000 ms or before they served: given up" in hopeless.log()
 
 
 @pytest.mark.limit(90 + 3 * DEATHS)
