@@ -55,6 +55,7 @@ static int back_mysql(struct my *m, const char *record, const char *variable, st
 	FAULT("fence.unpersisted");
 	if (r == 0 && strcmp(old, "DISABLED") != 0) /* that cannot be set, and was not */
 		r = set_back(m, "GLOBAL", variable, old, err);
+	FAULT("fence.opened");
 	return r;
 }
 

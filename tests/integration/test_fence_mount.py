@@ -26,7 +26,7 @@ KILLS = 10 if ALL else 2
 class Site:
     """A server on a mount that may fence it, and a source that it replicates from."""
 
-    def __init__(self, kind, stack):
+    def __init__(self, kind, stack, env=None):
         self.kind = kind
         self.scratch = Scratch(size_mb=900)
         stack.callback(self.scratch.close)
@@ -35,7 +35,7 @@ class Site:
         hook = self.scratch.dir / "hook"
         hook.write_text(f"#!/bin/sh\nwhile [ -e {self.slow} ]; do sleep 0.1; done\n")
         hook.chmod(0o755)
-        self.m = Mount(self.scratch, db="mysql", db__socket=d / "sock", db__defaults_file=d / "stillfs.cnf", hook__pre=hook,
+        self.m = Mount(self.scratch, env=env and env(self.scratch.dir), db="mysql", db__socket=d / "sock", db__defaults_file=d / "stillfs.cnf", hook__pre=hook,
                        fence__allow="root@localhost", fence__mariadb_include=d / "conf.d", db__stop_replica="no")
         stack.callback(self.m.close)
         own = replication.GTID if kind == "mysql" else []

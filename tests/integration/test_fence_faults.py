@@ -1,0 +1,78 @@
+"""The daemon dies at each step of a fence that goes up or comes down (points fence.* of base/fault.h): its successor ends
+what was begun, no client writes behind a fence that says on, and everything is as before once it says off. Needs a build
+with -Dfault_points=true."""
+
+import contextlib
+import os
+import pathlib
+import re
+import time
+
+import pytest
+
+from fences import READ_ONLY, insert, settings
+from stillfs import STILLFS, wait_for
+from test_fence_mount import Site
+from test_takeover_faults import Faults
+
+SOURCES = pathlib.Path(__file__).parents[2] / "snapshot" / "fence"
+POINTS = sorted({p for f in SOURCES.glob("*.c") for p in re.findall(r'FAULT\("([a-z_.]+)"\)', f.read_text())})
+DOWN = {"fence.unpersisted", "fence.opened", "fence.dropped", "fence.saved"}
+UP = set(POINTS) - {"fence.unpersisted", "fence.opened", "fence.dropped"}
+# The journal is written before the first change and after the last. MySQL includes nothing.
+EACH = ("fence.unpersisted", "fence.opened")  # of MySQL for each variable
+CASES = [(kind, command, point, nth)
+         for kind in ("mariadb", "mysql") for command, points in (("on", sorted(UP)), ("off", sorted(DOWN)))
+         for point in points
+         for nth in ((1, 2) if (point, command) == ("fence.saved", "on") or (kind == "mysql" and command == "off" and point in EACH)
+                     else (1,))
+         if not (kind == "mysql" and point == "fence.included")]
+if not os.environ.get("STILLFS_ALL"):
+    CASES = [c for c in CASES if c[0] == "mariadb"]
+
+pytestmark = pytest.mark.skipif(b"journal.valid" not in STILLFS.read_bytes(), reason="a build without fault points")
+
+
+@pytest.fixture(scope="module")
+def sites():
+    made = {}
+    with contextlib.ExitStack() as stack:
+        def get(kind):
+            if kind not in made:
+                made[kind] = Site(kind, stack, env=lambda d: {"STILLFS_FAULTS": str(Faults(d / "faults").path)})
+                # the scheduler's point is passed where there is something to stop
+                made[kind].server.query("SET GLOBAL event_scheduler=ON")
+                made[kind].before = settings(made[kind].server)
+            return made[kind]
+        yield get
+
+
+def lives_s(pid):
+    started = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
+def test_every_point_has_a_case():
+    assert {c[2] for c in CASES} == set(POINTS)
+
+
+@pytest.mark.parametrize("kind, command, point, nth", CASES)
+def test_death_at_each_step(sites, kind, command, point, nth):
+    site = sites(kind)
+    faults = Faults(site.scratch.dir / "faults")
+    restarts, daemon = int(site.m.status()["restarts"]), int(site.m.status()["pid"])
+    wait_for("that it is no daemon that dies at once", lambda: lives_s(daemon) > 2)  # five of those end the mount
+    if command == "off":
+        site.on()
+    faults.arm(point, nth)
+    site.write(command + "\n")
+    wait_for(f"death at {point}", faults.killed, 60)
+    wait_for("the take-over", lambda: int(site.m.status()["restarts"]) == restarts + 1, 60)
+    site.wait(command)
+    if command == "on":
+        assert insert(site.server) == READ_ONLY and "done yes\n" in site.journal()
+        assert settings(site.server)["event_scheduler"] == "OFF"
+        site.off()
+    assert settings(site.server) == site.before
+    assert insert(site.server) == 0 and not site.journal()
+    assert faults.killed() == 1
