@@ -56,9 +56,11 @@ static char *read_position(int setdir)
 /* Lines set, id and lineage come first; the rest is the position. */
 static int take_position(struct set *s, const char *text)
 {
+	char lineage[33];
+
 	while (strncmp(text, "set ", 4) == 0 || strncmp(text, "id ", 3) == 0 || strncmp(text, "lineage ", 8) == 0) {
-		if (strncmp(text, "lineage ", 8) == 0 && strspn(text + 8, "0123456789abcdef") == 32)
-			(void)snprintf(s->lineage, sizeof(s->lineage), "%.32s", text + 8);
+		if (sscanf(text, "lineage %32[0-9a-f]", lineage) == 1 && strlen(lineage) == 32)
+			(void)snprintf(s->lineage, sizeof(s->lineage), "%s", lineage);
 		text += strcspn(text, "\n");
 		text += *text == '\n';
 	}
