@@ -24,6 +24,14 @@ class OutOfTime(Exception):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "limit(seconds): the time limit of this test, where it is not the usual one")
+    config.addinivalue_line("markers", "long: waits for minutes; a part of `tests/run --all` alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("STILLFS_ALL"):
+        return
+    config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("long")])
+    items[:] = [i for i in items if not i.get_closest_marker("long")]
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -88,8 +88,8 @@ class Scratch:
 class Mount:
     """stillfs over scratch/fs/back at scratch/mnt (over=True: over-mount)."""
 
-    def __init__(self, scratch, name=None, over=False, start=True, env=None, program=STILLFS, **options):
-        self.scratch, self.program = scratch, program
+    def __init__(self, scratch, name=None, over=False, start=True, env=None, program=None, **options):
+        self.scratch, self.program = scratch, program or STILLFS
         self.dir = scratch.dir
         self.back = scratch.fs / "back"
         self.back.mkdir(exist_ok=True)

@@ -126,7 +126,7 @@ def test_b_killed_while_it_catches_up_gives_the_writes_back(site, clients):
     clients.go_on(10)
 
 
-@pytest.mark.skipif(not os.environ.get("STILLFS_ALL"), reason="12 s of waiting for a server; --all")
+@pytest.mark.long
 def test_a_stopped_while_it_is_fenced_is_told_and_aborted_later(site, clients):
     die_at(site, "cut.fencing", *site.sides(), "--timeout", "3")
     site.a.process.send_signal(signal.SIGSTOP)

@@ -128,8 +128,6 @@ def test_accounts_that_could_still_write_are_named_until_locked_or_let_through(s
 
 @pytest.mark.parametrize("server", ["mariadb"], indirect=True)  # super_read_only stops them
 def test_a_routine_that_runs_as_a_writer_is_named(server, fence):
-    if server.kind == "mysql":
-        pytest.skip("super_read_only stops them")
     server.query("CREATE USER writer@localhost")
     server.query("GRANT READ_ONLY ADMIN, INSERT, EXECUTE ON *.* TO writer@localhost")
     server.query("CREATE DEFINER=writer@localhost PROCEDURE app.p() INSERT INTO app.t (v) VALUES (5)")

@@ -16,9 +16,7 @@ import pytest
 
 from cloud import Cloud, snapshot
 from stillfs import Mount, Scratch, wait_for
-from test_takeover import LONG, kill_daemon
-
-long = pytest.mark.skipif(not LONG, reason="waits for the second look, two minutes after the first: with tests/run --all")
+from test_takeover import kill_daemon
 
 # Keeps its sets as directories. A call that finds HOLD-VERB-WHEN takes it, and waits until what it made of it is gone.
 SCRIPT = f"""#!{sys.executable}
@@ -182,7 +180,7 @@ def test_a_script_that_has_made_its_set_when_the_daemon_dies_leaves_nothing(slow
     assert record(m, "one")["leftover"]  # looked for once more: it could have come later
 
 
-@long
+@pytest.mark.long  # waits for the second look, two minutes after the first
 @pytest.mark.limit(240)
 def test_a_script_that_makes_its_set_after_the_daemons_death_leaves_nothing_for_good(slow):
     m, storage, writer = slow
@@ -316,7 +314,7 @@ def test_snapshots_that_ec2_accepted_before_the_daemon_died_are_found_by_their_t
     assert len(cloud.sent("CreateSnapshots")) == 2 and len(left(cloud)) == 2 and len(cloud.made) == 4
 
 
-@long
+@pytest.mark.long  # waits for the second look, two minutes after the first
 @pytest.mark.limit(240)
 def test_snapshots_that_ec2_accepts_after_the_daemons_death_are_deleted_by_the_second_look(orders):
     m, cloud, writer, name = orders
