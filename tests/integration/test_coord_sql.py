@@ -49,8 +49,8 @@ def run_all(d, lock_ms=5000):
 
 
 @contextlib.contextmanager
-def statement(server, sql, user="root", **kw):
-    """A statement that runs meanwhile."""
+def statement(server, sql, user="root", end=False, **kw):
+    """A statement that runs meanwhile. end: it is ended behind the block, so it can be longer than the block ever takes."""
     c = server.db.connect("t", user=user, **kw)
     error = []
 
@@ -64,6 +64,8 @@ def statement(server, sql, user="root", **kw):
     t.start()
     start = time.monotonic()
     yield error
+    if end:
+        server.db.query(f"KILL QUERY {c.thread_id()}")
     t.join(30)
     c.close()
     assert time.monotonic() - start < 30
@@ -86,7 +88,7 @@ def rows(server):
 def test_a_blocker_is_named_and_refused_without_its_text(server, drive, rows):
     d = drive(**rows)
     d("preflight 5000")
-    with statement(server, LONG.format(3)):
+    with statement(server, LONG.format(25), end=True):
         wait_old(server, "UPDATE")
         with pytest.raises(Failed) as failed:
             d("prepare s 60000")
@@ -98,7 +100,7 @@ def test_a_blocker_is_named_and_refused_without_its_text(server, drive, rows):
 
 def test_a_blocker_is_waited_for_and_recorded(server, drive, rows):
     d = drive(**{"db__blockers": "wait:20", **rows})
-    with statement(server, LONG.format(3)):
+    with statement(server, LONG.format(8)):
         wait_old(server, "UPDATE")
         position = run_all(d)
     assert re.fullmatch(r"UPDATE by root for \d+ s \(id \d+\)", position["blocker"])
@@ -107,7 +109,7 @@ def test_a_blocker_is_waited_for_and_recorded(server, drive, rows):
 def test_a_blocker_is_killed_only_where_that_is_asked_for(server, drive, rows):
     server.db.query("CREATE USER IF NOT EXISTS app@localhost IDENTIFIED BY 'pw'")
     server.db.query("GRANT ALL ON t.* TO app@localhost")
-    with statement(server, LONG.format(4)) as error:
+    with statement(server, LONG.format(9)) as error:
         wait_old(server, "UPDATE")
         with pytest.raises(Failed) as failed:
             run_all(drive(**{"db__blockers": "kill-queries:app", **rows}))
