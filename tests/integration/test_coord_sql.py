@@ -261,7 +261,7 @@ def test_a_prepared_xa_transaction_is_no_obstacle(server, drive):
 
 def test_a_running_alter_is_waited_for(server, drive):
     server.db.query("CREATE TABLE IF NOT EXISTS t.b (id INT PRIMARY KEY)")
-    with statement(server, "CREATE TABLE t.slow AS SELECT SLEEP(3) AS s"):
+    with statement(server, "CREATE TABLE t.slow AS SELECT SLEEP(8) AS s"):
         wait_old(server, "CREATE")
         d = drive(db__blockers="wait:20")
         assert run_all(d)["blocker"].startswith("CREATE by root")
