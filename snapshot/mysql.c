@@ -94,6 +94,21 @@ int my_value(struct my *m, const char *sql, const char *column, char *buf, size_
 	return 0;
 }
 
+int my_text(struct my *m, const char *sql, const char *what, struct vbuf *out, struct snap_error *err)
+{
+	MYSQL_RES *res = NULL;
+	MYSQL_ROW row;
+	int r = my_query(m, sql, what, &res, err);
+
+	if (r < 0)
+		return r;
+	row = mysql_fetch_row(res);
+	if (row && row[0])
+		vbuf_puts(out, row[0]);
+	mysql_free_result(res);
+	return vbuf_error(out);
+}
+
 int my_variable(struct my *m, const char *name, char *buf, size_t cap, struct snap_error *err)
 {
 	char sql[128];

@@ -56,6 +56,8 @@ const char *my_col(MYSQL_RES *res, MYSQL_ROW row, const char *name);
 int my_errno(unsigned mysql_code); /* MySQL error -> -errno */
 /* The first value of a query, cut to cap; "" when there is none. column: its name, NULL: the first one. */
 int my_value(struct my *m, const char *sql, const char *column, char *buf, size_t cap, struct snap_error *err);
+/* The first column of the first row, appended whole: a GTID set may be large. Nothing for NULL and for no row. */
+int my_text(struct my *m, const char *sql, const char *what, struct vbuf *out, struct snap_error *err);
 /* A global variable, "" when this server has none of that name. */
 int my_variable(struct my *m, const char *name, char *buf, size_t cap, struct snap_error *err);
 int my_status_value(struct my *m, const char *like, char *buf, size_t cap, struct snap_error *err);

@@ -24,17 +24,13 @@ static void put_flat(struct vbuf *out, const char *key, const char *value)
 
 static int put_value(struct my *m, const char *key, const char *sql, struct vbuf *out, struct snap_error *err)
 {
-	MYSQL_RES *res = NULL;
-	MYSQL_ROW row;
-	int r = my_query(m, sql, "read the position", &res, err);
+	struct vbuf text = VBUF_INIT;
+	int r = my_text(m, sql, "read the position", &text, err);
 
-	if (r < 0)
-		return r;
-	row = mysql_fetch_row(res);
-	if (row && row[0] && *row[0])
-		put_flat(out, key, row[0]);
-	mysql_free_result(res);
-	return 0;
+	if (r == 0 && text.len)
+		put_flat(out, key, vbuf_text(&text));
+	vbuf_free(&text);
+	return r;
 }
 
 /* The statement is gone from MySQL 8.4, its successor unknown before 8.2 and to MariaDB. */

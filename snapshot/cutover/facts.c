@@ -15,27 +15,11 @@ void facts_free(struct facts *f)
 	f->executed = f->slave_pos = NULL;
 }
 
-/* A value of any length: gtid_executed may be large. */
-static int long_value(struct my *m, const char *sql, struct vbuf *out, struct snap_error *err)
-{
-	MYSQL_RES *res = NULL;
-	MYSQL_ROW row;
-	int r = my_query(m, sql, "read the server's transactions", &res, err);
-
-	if (r < 0)
-		return r;
-	row = mysql_fetch_row(res);
-	if (row && row[0])
-		vbuf_puts(out, row[0]);
-	mysql_free_result(res);
-	return vbuf_error(out);
-}
-
 static struct gtid_set *read_set(struct my *m, const char *sql, struct snap_error *err)
 {
 	struct vbuf text = VBUF_INIT;
 	struct gtid_set *s = NULL;
-	int r = long_value(m, sql, &text, err);
+	int r = my_text(m, sql, "read the server's transactions", &text, err);
 
 	if (r == 0)
 		s = gtid_parse(m->mariadb ? GTID_MARIADB : GTID_MYSQL, vbuf_text(&text), err);

@@ -36,6 +36,25 @@ void tool_say(const char *fmt, ...)
 	(void)fprintf(stderr, "%s\n", text);
 }
 
+void tool_findings(struct vbuf *out, bool all)
+{
+	for (char *save = NULL, *p = out->data ? strtok_r(out->data, "\n", &save) : NULL; p; p = strtok_r(NULL, "\n", &save))
+		if (all || strncmp(p, "ok ", 3) != 0)
+			(void)printf("%s\n", p);
+	(void)fflush(stdout);
+	vbuf_free(out);
+}
+
+void tool_journal(const struct cut *c, const char *state)
+{
+	(void)printf("cutover %u\nstate %s\nrunning %s\n", cutlog_id(c->log), state, cutlog_busy(c->log) ? "yes" : "no");
+	for (size_t i = 0; i < cutlog_lines(c->log); i++) {
+		const struct cutlog_line l = cutlog_line(c->log, i);
+
+		(void)printf("step %s %s %s\n", l.time, l.step, l.text);
+	}
+}
+
 static enum steps_at where(const struct cut *c)
 {
 	enum steps_at at = AT_END;
@@ -90,11 +109,7 @@ static int check(struct cut *c, bool print)
 		tool_say("stillctl: the preflight: out of memory");
 		return 1;
 	}
-	for (char *save = NULL, *p = out.data ? strtok_r(out.data, "\n", &save) : NULL; p; p = strtok_r(NULL, "\n", &save))
-		if (print || strncmp(p, "ok ", 3) != 0)
-			(void)printf("%s\n", p);
-	(void)fflush(stdout);
-	vbuf_free(&out);
+	tool_findings(&out, print);
 	return n ? 1 : 0;
 }
 
@@ -183,12 +198,7 @@ static int status(struct cut *c)
 	}
 	if (id && cutlog_select(c->log, id, &(struct snap_error){ 0 }) < 0)
 		return 1;
-	(void)printf("cutover %u\nstate %s\nrunning %s\n", id, id ? steps_name(at) : "none", cutlog_busy(c->log) ? "yes" : "no");
-	for (size_t i = 0; i < cutlog_lines(c->log); i++) {
-		const struct cutlog_line l = cutlog_line(c->log, i);
-
-		(void)printf("step %s %s %s\n", l.time, l.step, l.text);
-	}
+	tool_journal(c, id ? steps_name(at) : "none");
 	if (!id)
 		return 0;
 	(void)printf("A %s %s\n", c->a.given, asked(c, &c->a));

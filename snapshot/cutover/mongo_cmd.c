@@ -29,14 +29,6 @@ static struct mongo_cut plan(struct cut *c)
 				   .catch_up_s = c->o.catch_up_ms / 1000, .elect_s = ELECT_S, .note = note, .cancelled = cancelled, .c = c };
 }
 
-static void print(const struct vbuf *out, bool all)
-{
-	for (const char *p = vbuf_text(out); *p; p += strcspn(p, "\n") + 1)
-		if (all || strncmp(p, "ok ", 3) != 0)
-			(void)printf("%.*s\n", (int)strcspn(p, "\n"), p);
-	(void)fflush(stdout);
-}
-
 static void end(struct cut *c, const char *text)
 {
 	struct snap_error why = { 0 };
@@ -95,8 +87,7 @@ static int run(struct cut *c, struct snap_error *err)
 		return tell(c, &m, MONGO_REFUSED, err);
 	}
 	r = mongo_cut_check(&m, &out, err);
-	print(&out, false);
-	vbuf_free(&out);
+	tool_findings(&out, false);
 	r = r < 0 ? r : hook_check(c->o.hook, err);
 	if (r < 0)
 		return tell(c, &m, MONGO_REFUSED, err);
@@ -145,13 +136,7 @@ static int status(struct cut *c, struct snap_error *err)
 	struct mongo_cut m = plan(c);
 	enum mongo_outcome o;
 
-	(void)printf("cutover %u\nstate %s\nrunning %s\n", cutlog_id(c->log), cutlog_ended(c->log) ? "ended" : "begun",
-		     cutlog_busy(c->log) ? "yes" : "no");
-	for (size_t i = 0; i < cutlog_lines(c->log); i++) {
-		const struct cutlog_line l = cutlog_line(c->log, i);
-
-		(void)printf("step %s %s %s\n", l.time, l.step, l.text);
-	}
+	tool_journal(c, cutlog_ended(c->log) ? "ended" : "begun");
 	o = mongo_cut_look(&m, 0, err);
 	(void)printf("primary %s\n", o == MONGO_DONE ? m.to_host : o == MONGO_STAYED ? m.from_host : err->msg);
 	return 0;
@@ -170,8 +155,7 @@ int mongo_command(struct cut *c, const struct args *a, struct snap_error *err)
 	switch (a->command) {
 	case CMD_CHECK:
 		r = mongo_cut_check(&m, &out, err);
-		print(&out, true);
-		vbuf_free(&out);
+		tool_findings(&out, true);
 		if (r < 0)
 			tool_say("stillctl: %s", err->msg);
 		return r < 0 ? 1 : 0;

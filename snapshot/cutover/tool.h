@@ -55,6 +55,9 @@ struct cut {
 
 extern volatile int tool_stop; /* SIGINT, SIGTERM */
 void tool_say(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* on stderr */
+/* On stdout, lines of a preflight: all, or what is not "ok". *out is freed. */
+void tool_findings(struct vbuf *out, bool all);
+void tool_journal(const struct cut *c, const char *state); /* the cut-over that is read, a line for each step */
 
 /* side.c */
 /* FILE: a defaults file with [client] and [stillfs]. NAME or a directory: the control tree of a stillfs. -ENOENT, -EINVAL */
