@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -54,6 +55,26 @@ def process_state(pid):
 
 def is_gone(pid):
     return process_state(pid) in ("", "Z")
+
+
+@contextlib.contextmanager
+def once_each(make):
+    """get(kind): what make(kind, stack) makes when it is first asked for; the stack is closed at the end."""
+    made = {}
+    with contextlib.ExitStack() as stack:
+        def get(kind):
+            if kind not in made:
+                made[kind] = make(kind, stack)
+            return made[kind]
+        yield get
+
+
+def scratch_dir(stack):
+    """A directory that others may enter, gone with the stack."""
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test."))
+    scratch.chmod(0o755)
+    stack.callback(shutil.rmtree, scratch)
+    return scratch
 
 
 class Scratch:

@@ -4,19 +4,17 @@ Whatever happens at whichever step - the connection is cut, the server is killed
 stays locked, every call comes back, and the next snapshot works.
 """
 
-import contextlib
 import errno
 import os
 import pathlib
-import shutil
 import subprocess
-import tempfile
 import time
 
 import pytest
 
 import coordinators
 from coordinators import Failed
+from stillfs import once_each, scratch_dir
 
 KINDS = ["mariadb", "mysql", "mysql-libmysqlclient", "mongodb"]
 ALL = bool(os.environ.get("STILLFS_ALL"))
@@ -29,16 +27,11 @@ KILLED = [(k, n) for k in KINDS for n in (2, 3, 4) if ALL or (k != "mysql-libmys
 @pytest.fixture(scope="module")
 def servers():
     """One server of each kind for the module, started when it is first asked for."""
-    made = {}
-    with contextlib.ExitStack() as stack:
-        def get(kind):
-            if kind not in made:
-                scratch = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test."))
-                scratch.chmod(0o755)
-                stack.callback(shutil.rmtree, scratch)
-                made[kind] = coordinators.make(kind, scratch)
-                stack.callback(made[kind].close)
-            return made[kind]
+    def make(kind, stack):
+        server = coordinators.make(kind, scratch_dir(stack))
+        stack.callback(server.close)
+        return server
+    with once_each(make) as get:
         yield get
 
 

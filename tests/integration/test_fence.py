@@ -1,16 +1,13 @@
 """The fence over a connection alone: no client writes any more, and afterwards everything is as it was."""
 
-import contextlib
 import errno
 import itertools
-import pathlib
-import shutil
-import tempfile
 
 import pytest
 
 import fences
 from fences import READ_ONLY, Cut, Fence, insert, refused, settings
+from stillfs import once_each, scratch_dir
 
 KINDS = ["mariadb", "mysql"]
 
@@ -18,16 +15,11 @@ KINDS = ["mariadb", "mysql"]
 @pytest.fixture(scope="module")
 def servers():
     """One server of each kind for the module, started when it is first asked for."""
-    made = {}
-    with contextlib.ExitStack() as stack:
-        def get(kind):
-            if kind not in made:
-                scratch = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test."))
-                scratch.chmod(0o755)
-                stack.callback(shutil.rmtree, scratch)
-                made[kind] = fences.make(kind, scratch)
-                stack.callback(made[kind].close)
-            return made[kind]
+    def make(kind, stack):
+        server = fences.make(kind, scratch_dir(stack))
+        stack.callback(server.close)
+        return server
+    with once_each(make) as get:
         yield get
 
 

@@ -2,7 +2,6 @@
 what was begun, no client writes behind a fence that says on, and everything is as before once it says off. Needs a build
 with -Dfault_points=true."""
 
-import contextlib
 import os
 import pathlib
 import re
@@ -11,7 +10,7 @@ import time
 import pytest
 
 from fences import READ_ONLY, insert, settings
-from stillfs import STILLFS, wait_for
+from stillfs import STILLFS, once_each, wait_for
 from test_fence_mount import Site
 from test_takeover_faults import Faults
 
@@ -35,15 +34,12 @@ pytestmark = pytest.mark.skipif(b"journal.valid" not in STILLFS.read_bytes(), re
 
 @pytest.fixture(scope="module")
 def sites():
-    made = {}
-    with contextlib.ExitStack() as stack:
-        def get(kind):
-            if kind not in made:
-                made[kind] = Site(kind, stack, env=lambda d: {"STILLFS_FAULTS": str(Faults(d / "faults").path)})
-                # the scheduler's point is passed where there is something to stop
-                made[kind].server.query("SET GLOBAL event_scheduler=ON")
-                made[kind].before = settings(made[kind].server)
-            return made[kind]
+    def make(kind, stack):
+        s = Site(kind, stack, env=lambda d: {"STILLFS_FAULTS": str(Faults(d / "faults").path)})
+        s.server.query("SET GLOBAL event_scheduler=ON")  # its point is passed where there is something to stop
+        s.before = settings(s.server)
+        return s
+    with once_each(make) as get:
         yield get
 
 

@@ -17,7 +17,7 @@ import replication
 from fences import READ_ONLY, insert, refused, settings
 from mariadb import MariaDB
 from mysql import MySQL
-from stillfs import STILLCTL, Mount, Scratch, wait_for
+from stillfs import STILLCTL, Mount, Scratch, once_each, wait_for
 
 ALL = bool(os.environ.get("STILLFS_ALL"))
 KILLS = 10 if ALL else 2
@@ -84,12 +84,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def sites():
-    made = {}
-    with contextlib.ExitStack() as stack:
-        def get(kind):
-            if kind not in made:
-                made[kind] = Site(kind, stack)
-            return made[kind]
+    with once_each(Site) as get:
         yield get
 
 

@@ -372,7 +372,8 @@ static void b_gone_after_the_point_is_uncertain_until_resolved(void **state)
 	}
 }
 
-static void a_statement_that_fails_is_sent_again(void **state)
+/* A run in which the first call of that operation fails. */
+static void run_failing(enum op op)
 {
 	unsigned k = 0;
 
@@ -381,7 +382,12 @@ static void a_statement_that_fails_is_sent_again(void **state)
 		w.at = ++k;
 		w.mode = FAIL_BEFORE;
 		(void)steps_run(&s, AT_BEGUN, &err);
-	} while (w.hit != OPEN);
+	} while (w.hit != op);
+}
+
+static void a_statement_that_fails_is_sent_again(void **state)
+{
+	run_failing(OPEN);
 	assert_true_word(STEPS_DONE);
 }
 
@@ -410,14 +416,7 @@ static void a_hook_that_fails_is_run_again_or_skipped(void **state)
 
 	skip.skip_hook = true;
 	for (int way = 0; way < 2; way++) {
-		unsigned k = 0;
-
-		do { /* find its call */
-			fresh();
-			w.at = ++k;
-			w.mode = FAIL_BEFORE;
-			(void)steps_run(&s, AT_BEGUN, &err);
-		} while (w.hit != HOOK);
+		run_failing(HOOK);
 		assert_true_word(STEPS_DONE_BUT);
 		assert_false(ended());
 		heal();
