@@ -1,6 +1,6 @@
 /* snapshot/fence/side_sql.c - the fence of the MariaDB or MySQL that db.* leads to.
  * Owns:      a connection of its own, so that the coordinator's is not in the middle of something.
- * Called by: fence/keep.c, see side.h. */
+ * Called by: fence/keep_work.c, see side.h. */
 #include "snapshot/fence/side.h"
 #include "snapshot/mysql_int.h"
 

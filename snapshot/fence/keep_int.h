@@ -1,0 +1,38 @@
+/* snapshot/fence/keep_int.h - shared by keep.c (life, journal), keep_work.c (what is done) and keep_file.c (what is asked for).
+ * Private to them. What lies under k->lock is anybody's; the rest says whose it is. */
+#ifndef STILLFS_SNAPSHOT_FENCE_KEEP_INT_H
+#define STILLFS_SNAPSHOT_FENCE_KEEP_INT_H
+
+#include "base/clock.h"
+#include "snapshot/engine_int.h"
+#include "snapshot/fence/keep.h"
+#include "snapshot/fence/side.h"
+
+enum todo { DO_NOTHING, DO_CHECK, DO_ON, DO_RETIRE, DO_OFF };
+enum stand { IS_OFF, IS_TURNING_ON, IS_ON, IS_UNREACHABLE, IS_LOST, IS_HALF, IS_TURNING_OFF };
+
+struct fence_keep {
+	struct engine *e;
+	const struct fence_side *side; /* NULL: there is nothing that can be fenced */
+	void *self;
+	_Atomic int stop; /* errno: stillfs stops */
+	struct vbuf record; /* of the fence; the database thread's own */
+	pthread_mutex_t lock;
+	/* under lock: */
+	enum todo asked;
+	enum stand stand;
+	bool want, retired, busy;
+	uint64_t due_ns;
+	char since[CLOCK_ISO_MAX], verified[CLOCK_ISO_MAX];
+	struct snap_error last; /* of the last work that failed; code 0: none */
+	struct vbuf sessions, notes, found; /* lines */
+	unsigned n_ended, renewed;
+	long long refused, denied, refused_at, denied_at; /* since the fence is up, and the server's count at the last look */
+};
+
+/* ---- keep.c ---- */
+const char *fence_keep_stand_name(enum stand s);
+/* The journal, with this record of the fence: on disk when it returns 0. Takes k->lock. */
+int fence_keep_save(struct fence_keep *k, const char *record, struct snap_error *err);
+
+#endif
