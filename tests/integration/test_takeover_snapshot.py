@@ -193,6 +193,7 @@ def test_death_up_to_the_point_leaves_nothing_of_a_local_set(make_mount, scratch
         wait_for("the removal", lambda: not record(m, "one")["leftover"])
         assert not sets.exists() or os.listdir(sets) == []
         area[:1] = b"z"
+        area.flush()  # syncfs of the mount begins to write it out and does not wait (docs/limits.md)
         assert m.write("snapshot", "two\n") == 0, m.last_error()
     writer.end()
     m.wait_state("two", "complete")
