@@ -197,8 +197,8 @@ void prune_status(struct engine *e, struct vbuf *out)
 	vbuf_printf(out, "auto_prune %s%s\n", off ? "off: " : "on", off ? off : "");
 	vbuf_printf(out, "retention_rules %u\n", p->policy.n);
 	if (p->run_when.tv_sec)
-		vbuf_printf(out, "last_prune %s %s removed %u failed %u\n", clock_iso(p->run_when, when), p->run_id, p->run_removed,
-			    p->run_failed);
+		vbuf_printf(out, "last_prune %s %s removed %u skipped %u failed %u\n", clock_iso(p->run_when, when), p->run_id, p->run_removed,
+			    p->run_skipped, p->run_failed);
 	else
 		vbuf_puts(out, "last_prune none\n");
 	vbuf_printf(out, "prune_left %zu\n", p->n_journal);

@@ -27,7 +27,7 @@ struct prune {
 	char earlier[PLAN_ID_LEN + 1]; /* the last plan that counted in a process before this one; "": none */
 	char run_id[PLAN_ID_LEN + 1]; /* the last run */
 	struct timespec run_when;
-	unsigned run_removed, run_failed;
+	unsigned run_removed, run_failed, run_skipped; /* of the last run's sets; failed: tries */
 	/* since the start, for metrics */
 	uint64_t runs, removed, failed, skipped;
 };

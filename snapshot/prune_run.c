@@ -161,7 +161,7 @@ static int apply(struct engine *e, const char *id, const char *by, struct snap_e
 	(void)pthread_mutex_lock(&e->lock);
 	memcpy(p->run_id, plan_id, sizeof(p->run_id));
 	p->run_when = clock_utc();
-	p->run_removed = p->run_failed = 0;
+	p->run_removed = p->run_failed = p->run_skipped = 0;
 	p->runs++;
 	if (ids) {
 		free(p->journal);
@@ -226,16 +226,26 @@ void prune_removed(struct engine *e, struct set *s)
 	(void)pthread_mutex_unlock(&p->io);
 }
 
+/* Where in the journal an id is; n_journal: nowhere. Lock held. */
+static size_t journal_at(const struct prune *p, const char *id)
+{
+	size_t i = 0;
+
+	while (i < p->n_journal && strcmp(p->journal[i], id) != 0)
+		i++;
+	return i;
+}
+
 /* Take an id out of the journal. False: it was not in it. io and lock held. */
 static bool strike(struct prune *p, const char *id)
 {
-	for (size_t i = 0; i < p->n_journal; i++)
-		if (strcmp(p->journal[i], id) == 0) {
-			memmove(p->journal + i, p->journal + i + 1, (p->n_journal - i - 1) * sizeof(*p->journal));
-			p->n_journal--;
-			return true;
-		}
-	return false;
+	size_t i = journal_at(p, id);
+
+	if (i == p->n_journal)
+		return false;
+	memmove(p->journal + i, p->journal + i + 1, (p->n_journal - i - 1) * sizeof(*p->journal));
+	p->n_journal--;
+	return true;
 }
 
 static void settle(struct engine *e, const char *id, bool gone, bool rewrite)
@@ -256,8 +266,8 @@ static void settle(struct engine *e, const char *id, bool gone, bool rewrite)
 		log_error("%s", err.msg); /* what is in it and has no record is passed over at the start */
 	FAULT("prune.settled");
 	if (last)
-		store_log(p, "end %s: removed %u, failed %u", *p->run_id ? p->run_id : "of an interrupted run", p->run_removed,
-			  p->run_failed);
+		store_log(p, "end %s: removed %u, skipped %u, failed %u", *p->run_id ? p->run_id : "of an interrupted run", p->run_removed,
+			  p->run_skipped, p->run_failed);
 	(void)pthread_mutex_unlock(&p->io);
 	if (last)
 		event(e, "end", NULL, NULL);
@@ -274,6 +284,7 @@ bool prune_failed(struct engine *e, struct set *s, const struct snap_error *err)
 	struct prune *p = e->prune;
 	bool held = err->code == -EBUSY && !exec_stuck(e->prov_exec) && (s->gone_from == SET_COMPLETE || s->gone_from == SET_FAILED);
 	struct snap_error own = { 0 };
+	bool planned;
 	char id[33];
 
 	(void)pthread_mutex_lock(&e->lock);
@@ -282,10 +293,12 @@ bool prune_failed(struct engine *e, struct set *s, const struct snap_error *err)
 	s->held = strdup(err->msg);
 	s->held_ns = clock_boot_ns() + HELD_S * NS_PER_S;
 	memcpy(id, s->id, sizeof(id));
-	p->run_failed++;
+	held = held && s->held;
+	planned = journal_at(p, id) < p->n_journal; /* and not by hand meanwhile */
+	p->run_failed += planned && !held;
+	p->run_skipped += planned && held;
 	p->failed += !held;
 	p->skipped += held;
-	held = held && s->held;
 	if (held)
 		s->state = s->gone_from;
 	(void)pthread_mutex_unlock(&e->lock);

@@ -46,7 +46,7 @@ def held(m, name):
     wait_for(f"{name} back", lambda: name in sets(m))
     action, why = plan(m)[1][name]
     assert action == "keep" and "cannot be removed: " in why, (action, why)
-    said, = [line for line in m.read("prune.log").splitlines() if " skipped " in line and f" {name}: " in line]
+    said, = [line for line in m.read("prune.log").splitlines() if "Z skipped " in line and f" {name}: " in line]
     assert said.split(f" {name}: ")[1] in why
     return why
 
@@ -66,7 +66,7 @@ def test_what_is_locked_in_use_or_being_restored_is_kept_with_the_reason(cloud, 
     assert "is being restored: volume vol-" in held(m, "c")
     assert m.read("prune.log").count("Z removed ") == 2 and "Z failed " not in m.read("prune.log")
     os.rmdir(m.control / "snapshots" / "a")  # by hand: asked again at once
-    wait_for("the second refusal", lambda: m.read("prune.log").count(" skipped ") == 4)
+    wait_for("the second refusal", lambda: m.read("prune.log").count("Z skipped ") == 4)
     wait_for("a", lambda: "a" in sets(m))
     assert m.last_error()["message"].endswith("nothing of the set was deleted") and m.state("a") == "complete"
     cloud.proxy.holds.clear()

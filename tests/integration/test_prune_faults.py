@@ -88,7 +88,7 @@ class Site:
         assert sorted(told) == sorted(x for x in self.ids.items() if x[0] not in self.records())
         assert not re.search(r"(?m)^\S+Z (failed|skipped) ", log)
         ends = re.findall(r"(?m)^\S+Z end .*$", log)
-        assert all(re.search(r"Z end ([0-9a-f]{16}|of an interrupted run): removed \d+, failed 0$", e) for e in ends), ends
+        assert all(re.search(r"Z end ([0-9a-f]{16}|of an interrupted run): removed \d+, skipped 0, failed 0$", e) for e in ends), ends
         if self.provider == "null":
             asked = self.asked()
             assert set(asked) == set(go)

@@ -162,7 +162,7 @@ def test_the_plan_names_every_rule_and_reading_changes_nothing(make_mount):
     for name in ("old", "mid"):
         assert re.search(rf"^\S+Z removed [0-9a-f]{{32}} {name} class nightly created \S+Z: no rule keeps it, prune by an "
                          "operator$", log, re.M)
-    assert re.search(rf"^\S+Z end {head['plan']}: removed 2, failed 0$", log, re.M)
+    assert re.search(rf"^\S+Z end {head['plan']}: removed 2, skipped 0, failed 0$", log, re.M)
     assert [e["step"] for e in events(m) if e["type"] == "prune"] == ["apply", "removed", "removed", "end"]
     assert plan(m)[0]["delete"] == "0"
     assert m.write("prune", "apply\n") == 0  # a second time deletes nothing more
@@ -305,7 +305,9 @@ def test_what_cannot_be_removed_now_is_a_set_again_and_skipped_with_the_reason(m
     head, rows = plan(m)
     assert head["delete"] == "0"
     assert rows["a"][0] == "keep" and rows["a"][1].startswith("cannot be removed: null: remove told to fail")
-    assert m.read("prune.log").count(" skipped ") == 2
+    log = m.read("prune.log")
+    assert log.count("Z skipped ") == 2 and re.search(r"Z end [0-9a-f]{16}: removed 0, skipped 2, failed 0$", log, re.M), log
+    assert re.fullmatch(r"\S+Z [0-9a-f]{16} removed 0 skipped 2 failed 0", m.status()["last_prune"])
     assert not (m.dir / "state" / "prune.journal").exists()
 
 
