@@ -331,7 +331,7 @@ int core_end_fd(struct core *c)
 int core_gate_close(struct core *c, uint32_t hold_ms, struct snap_error *err)
 {
 	uint32_t drain = (uint32_t)conf_num(c->conf, "drain_timeout");
-	int r = gate_close(c->gate, drain, hold_ms, &c->op_ticket);
+	int r = gate_close(c->gate, drain, hold_ms, NULL, &c->op_ticket);
 
 	if (r == -EBUSY)
 		return snap_error_set(err, r, "close the gate: it is closed already; see `gate` and `status`");
@@ -372,9 +372,10 @@ void core_gate_status(struct core *c, struct gate_status *out)
 
 /* ---- the door ---- */
 
-static int door_gate_close(void *fs, uint32_t drain_ms, uint32_t hold_ms, struct gate_ticket *t)
+static int door_gate_close(void *fs, uint32_t drain_ms, uint32_t hold_ms, const _Atomic int *abort_flag,
+			   struct gate_ticket *t)
 {
-	return gate_close(((struct core *)fs)->gate, drain_ms, hold_ms, t);
+	return gate_close(((struct core *)fs)->gate, drain_ms, hold_ms, abort_flag, t);
 }
 
 static uint32_t door_gate_left_ms(void *fs, const struct gate_ticket *t)

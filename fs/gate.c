@@ -258,9 +258,10 @@ static void gate_open_unlock(struct gate *g)
 		g->hooks.resubmit(g->hooks.arg, first);
 }
 
-int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_ticket *t)
+int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, const _Atomic int *abort_flag, struct gate_ticket *t)
 {
 	uint64_t now = clock_boot_ns(), give_up = now + drain_ms * NS_PER_MS, gen, left;
+	bool aborted;
 
 	if (drain_ms < 1 || drain_ms > 60000 || hold_ms < 1 || hold_ms > GATE_MAX_MS)
 		return -EINVAL;
@@ -276,16 +277,17 @@ int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_
 	(void)pthread_cond_signal(&g->tick);
 	/* seen at zero once is drained: what is counted after that only looks in and leaves (gate_enter) */
 	while ((left = gate_inflight(g)) && clock_boot_ns() < give_up && g->gen == gen &&
-	       atomic_load(&g->state) == GATE_CLOSING)
-		/* every leave signals; the short bound is for one that read the state just before */
+	       atomic_load(&g->state) == GATE_CLOSING && !(abort_flag && atomic_load(abort_flag)))
+		/* every leave signals; the short bound is for one that read the state just before, and for an abort */
 		cond_wait_ms(&g->drained, &g->lock, 2);
+	aborted = abort_flag && atomic_load(abort_flag);
 	if (g->gen != gen || atomic_load(&g->state) != GATE_CLOSING) {
 		(void)pthread_mutex_unlock(&g->lock); /* opened by deadline or operator */
 		return -ETIMEDOUT;
 	}
-	if (left) {
+	if (left || aborted) {
 		gate_open_unlock(g);
-		return -ETIMEDOUT;
+		return aborted ? -ECANCELED : -ETIMEDOUT;
 	}
 	gate_publish(g, GATE_CLOSED);
 	*t = (struct gate_ticket){ .gen = gen, .closed_ns = clock_boot_ns(),

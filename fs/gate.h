@@ -78,7 +78,7 @@ bool gate_full(const struct gate *g); /* the payload budget is used up: fetch no
 /* FUSE_INTERRUPT for `unique`. Remembered for a while when it is not parked yet. */
 void gate_interrupt(struct gate *g, uint64_t unique);
 /* As in door_ops (base/door.h). */
-int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, struct gate_ticket *t);
+int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, const _Atomic int *abort_flag, struct gate_ticket *t);
 uint32_t gate_left_ms(struct gate *g, const struct gate_ticket *t);
 int gate_open(struct gate *g, const struct gate_ticket *t);
 int gate_open_any(struct gate *g); /* whoever closed it; 0, also when it was open */

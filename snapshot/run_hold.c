@@ -159,12 +159,14 @@ static int step_close(struct run *r)
 
 	engine_step(r->e, "closing");
 	FAULT("hold.closing");
-	ret = d->ops->gate_close(d->fs, drain, hold, &r->ticket);
+	ret = d->ops->gate_close(d->fs, drain, hold, r->abort, &r->ticket);
 	r->gate_closed = ret == 0;
 	r->drain_failed = ret == -ETIMEDOUT;
 	r->s->drain_ms = run_ms_since(t);
 	FAULT("hold.closed");
 	run_note(r, ret == 0 ? "drained" : "drain_failed", r->s->drain_ms);
+	if (ret == -ECANCELED)
+		return run_aborted(r);
 	if (ret == -EBUSY)
 		return snap_error_set(r->err, ret, "close the gate: it is closed already, by hand; write `open` to "
 						   "gate first");

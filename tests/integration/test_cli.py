@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -68,6 +69,28 @@ def test_abort_with_nothing_running_ends_the_completion(make_mount):
     wait_for("the run to end", lambda: m.status()["state"] == "idle")
     assert m.write("abort", "1\n") == errno.ENOENT
     assert m.write("snapshot", "next\n") == 0, m.last_error()
+
+
+def test_abort_ends_a_drain_that_does_not_end(make_mount):
+    """Somebody froze the filesystem with a write of ours in it, and the operator has given drains much time."""
+    m = make_mount(provider="null", drain_timeout=10)
+    fd = os.open(m.mnt / "f", os.O_CREAT | os.O_WRONLY)
+    writer = threading.Thread(target=os.write, args=(fd, b"x" * 100), daemon=True)
+    run("fsfreeze", "-f", m.scratch.fs)
+    try:
+        writer.start()
+        wait_for("a write in flight", lambda: m.status()["inflight"] != "0")
+        assert m.write("snapshot", "one nowait\n") == 0, m.last_error()
+        wait_for("the drain", lambda: m.gate() == "closing")
+        assert m.write("abort", "1\n") == 0
+        m.wait_state("one", "failed")
+        assert m.gate() == "open" and writer.is_alive()
+    finally:
+        run("fsfreeze", "-u", m.scratch.fs)
+        writer.join(30)
+        os.close(fd)
+    assert m.read("snapshots/one/last_error") == "snapshot one: aborted by an operator\n"
+    assert (m.back / "f").read_bytes() == b"x" * 100
 
 
 def test_a_set_is_removed_also_after_an_aborted_snapshot(make_mount):

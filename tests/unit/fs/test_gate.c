@@ -9,13 +9,14 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #define LONG_MS 40000u /* ends by opening, or the test has failed */
 
 static void close_now(struct gate_fixture *f, struct gate_ticket *t)
 {
-	assert_int_equal(gate_close(f->g, 1000, LONG_MS, t), 0);
+	assert_int_equal(gate_close(f->g, 1000, LONG_MS, NULL, t), 0);
 }
 
 /* ---- entering, parking, order ---- */
@@ -108,6 +109,7 @@ struct closer {
 	struct gate_fixture *f;
 	pthread_t thread;
 	uint32_t drain_ms;
+	const _Atomic int *abort_flag;
 	struct gate_ticket t;
 	int result;
 };
@@ -116,7 +118,7 @@ static void *closer_run(void *arg)
 {
 	struct closer *c = arg;
 
-	c->result = gate_close(c->f->g, c->drain_ms, LONG_MS, &c->t);
+	c->result = gate_close(c->f->g, c->drain_ms, LONG_MS, c->abort_flag, &c->t);
 	return NULL;
 }
 
@@ -176,13 +178,38 @@ static void an_operator_who_opens_ends_a_drain(void **state)
 	assert_int_equal(gate_open_any(c.f->g), 0); /* it is open */
 }
 
+static void an_abort_ends_a_drain(void **state)
+{
+	_Atomic int flag = 0;
+	struct closer c = { .f = *state, .drain_ms = LONG_MS, .abort_flag = &flag, .t = { .gen = 77 } };
+	struct gate_node n = { .unique = 1 };
+
+	assert_true(gate_enter(c.f->g, 0));
+	closer_start(&c);
+	assert_true(gate_park(c.f->g, &n, GATE_MODIFY));
+	atomic_store(&flag, ECANCELED);
+	assert_int_equal(pthread_join(c.thread, NULL), 0);
+	assert_int_equal(c.result, -ECANCELED);
+	assert_int_equal(c.t.gen, 77);
+	assert_true(gate_is_open(c.f->g));
+	assert_int_equal(c.f->shm.gate_state, GATE_OPEN);
+	assert_int_equal(gate_fixture_back(c.f), 1);
+	assert_int_equal(gate_fixture_status(c.f).opened_by_deadline, 0);
+	gate_leave(c.f->g, 0);
+	assert_int_equal(gate_close(c.f->g, 1000, LONG_MS, &flag, &c.t), -ECANCELED); /* also with nothing in flight */
+	assert_true(gate_is_open(c.f->g));
+	atomic_store(&flag, 0);
+	assert_int_equal(gate_close(c.f->g, 1000, LONG_MS, &flag, &c.t), 0);
+	assert_int_equal(gate_open(c.f->g, &c.t), 0);
+}
+
 static void a_second_closer_is_refused_and_changes_nothing(void **state)
 {
 	struct gate_fixture *f = *state;
 	struct gate_ticket t, other = { .gen = 77 };
 
 	close_now(f, &t);
-	assert_int_equal(gate_close(f->g, 1000, 1, &other), -EBUSY);
+	assert_int_equal(gate_close(f->g, 1000, 1, NULL, &other), -EBUSY);
 	assert_int_equal(other.gen, 77);
 	assert_int_equal(gate_fixture_status(f).deadline_ns, t.deadline_ns);
 	assert_int_equal(gate_open(f->g, &t), 0);
@@ -212,9 +239,9 @@ static void times_out_of_range_are_refused(void **state)
 	struct gate_ticket t;
 
 	for (unsigned i = 0; i < 4; i++)
-		assert_int_equal(gate_close(f->g, bad[i][0], bad[i][1], &t), -EINVAL);
+		assert_int_equal(gate_close(f->g, bad[i][0], bad[i][1], NULL, &t), -EINVAL);
 	assert_true(gate_is_open(f->g));
-	assert_int_equal(gate_close(f->g, 60000, GATE_MAX_MS, &t), 0);
+	assert_int_equal(gate_close(f->g, 60000, GATE_MAX_MS, NULL, &t), 0);
 	assert_int_equal(gate_open(f->g, &t), 0);
 }
 
@@ -224,7 +251,7 @@ static void the_timer_opens_at_the_deadline_and_not_before(void **state)
 	struct gate_node n = { .unique = 1 };
 	struct gate_ticket t;
 
-	assert_int_equal(gate_close(f->g, 1000, 200, &t), 0);
+	assert_int_equal(gate_close(f->g, 1000, 200, NULL, &t), 0);
 	assert_int_equal(f->shm.gate_deadline_ns, t.deadline_ns);
 	if (gate_park(f->g, &n, GATE_MODIFY)) {
 		assert_true(SOON(gate_fixture_back(f) == 1));
@@ -243,7 +270,7 @@ static void the_deadline_counts_from_the_call_and_ends_a_drain(void **state)
 	struct gate_ticket t;
 
 	assert_true(gate_enter(f->g, 0));
-	assert_int_equal(gate_close(f->g, 60000, 100, &t), -ETIMEDOUT);
+	assert_int_equal(gate_close(f->g, 60000, 100, NULL, &t), -ETIMEDOUT);
 	assert_true(gate_is_open(f->g));
 	assert_int_equal(gate_fixture_status(f).opened_by_deadline, 1);
 	gate_leave(f->g, 0);
@@ -261,7 +288,7 @@ static void stopping_opens_for_good(void **state)
 	assert_true(gate_is_open(f->g));
 	assert_int_equal(gate_fixture_back(f), 1);
 	assert_int_equal(gate_open(f->g, &t), -ETIMEDOUT);
-	assert_int_equal(gate_close(f->g, 1000, 1000, &t), -EBUSY);
+	assert_int_equal(gate_close(f->g, 1000, 1000, NULL, &t), -EBUSY);
 	assert_false(gate_wait_open(f->g));
 }
 
@@ -436,6 +463,7 @@ int main(void)
 		TEST(closing_waits_for_what_is_in_flight),
 		TEST(a_drain_that_fails_opens_the_gate_again),
 		TEST(an_operator_who_opens_ends_a_drain),
+		TEST(an_abort_ends_a_drain),
 		TEST(a_second_closer_is_refused_and_changes_nothing),
 		TEST(an_old_ticket_opens_nothing),
 		TEST(times_out_of_range_are_refused),

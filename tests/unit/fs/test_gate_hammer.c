@@ -180,7 +180,7 @@ static void every_request_ends_exactly_once_and_none_during_a_hold(void **state)
 	assert_non_null(h);
 	start(h);
 	for (; rounds < ROUNDS && clock_boot_ns() < end; rounds++) {
-		assert_int_equal(gate_close(h->g, 60000, 50000, &t), 0);
+		assert_int_equal(gate_close(h->g, 60000, 50000, NULL, &t), 0);
 		atomic_store(&h->held, true);
 		if (rounds % 8 == 0) /* long enough for all of them to arrive */
 			for (unsigned i = 0; i < 50; i++)

@@ -42,10 +42,10 @@ static void gate_tick(void)
 		fake.gate_closed = false;
 }
 
-static int gate_close(void *fs, uint32_t drain_ms, uint32_t hold_ms, struct gate_ticket *t)
+static int gate_close(void *fs, uint32_t drain_ms, uint32_t hold_ms, const _Atomic int *abort_flag, struct gate_ticket *t)
 {
 	uint64_t drained_by = clock_boot_ns() + drain_ms * NS_PER_MS;
-	int r = fake_enter_until(ON_CLOSE, "", drain_ms, hold_ms, drained_by, NULL);
+	int r = fake_enter_until(ON_CLOSE, "", drain_ms, hold_ms, drained_by, abort_flag);
 
 	fake_lock_world();
 	if (drain_ms < 1 || drain_ms > 60000 || hold_ms < 1 || hold_ms > 50000)
@@ -54,6 +54,8 @@ static int gate_close(void *fs, uint32_t drain_ms, uint32_t hold_ms, struct gate
 		fake_violate("close the gate: it is closed");
 	if (r == 0 && clock_boot_ns() >= drained_by)
 		r = -ETIMEDOUT;
+	else if (r == 0 && abort_flag && atomic_load(abort_flag))
+		r = -ECANCELED;
 	if (r == 0) {
 		fake.gate_closed = true;
 		fake.gate_gen++;

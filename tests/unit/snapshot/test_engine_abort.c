@@ -24,6 +24,7 @@ static const struct hang {
 	{ HANG("presync"), ON_PRESYNC, false, false },
 	{ HANG("lock"), ON_LOCK, false, true },
 	{ HANG("position"), ON_POSITION, false, true },
+	{ HANG("drain"), ON_CLOSE, false, false },
 	{ HANG("sync"), ON_SYNC, false, false },
 	{ HANG("trigger"), ON_TRIGGER, false, true },
 	{ HANG("poll"), ON_POLL, true, true },
@@ -46,6 +47,7 @@ static void assert_free(struct rig *r, enum fake_call c)
 
 static void begin_and_hang(struct rig *r, const struct hang *h, struct asker *a)
 {
+	fake_conf(&r->f, "drain_timeout", "10"); /* by the clock, which stands still only where a test holds it */
 	rig_start(r);
 	fake_stall_still(h->call);
 	assert_int_equal(ask(r, "one", a), 0);
