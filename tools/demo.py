@@ -152,7 +152,8 @@ class Server:
 def first_server(mountpoint):
     user = pwd.getpwnam("mysql")
     os.chown(mountpoint, user.pw_uid, user.pw_gid)
-    run("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={mountpoint}",
+    # --force: where there is no /etc/hosts, as in a bare container, it would refuse for want of "localhost"
+    run("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={mountpoint}", "--force",
         "--auth-root-authentication-method=normal", "--skip-test-db")
     server = Server("db1", mountpoint, 1)
     server.start()
@@ -374,7 +375,7 @@ def main():
     except Exception as e:
         say(f"demo: {type(e).__name__}: {e}")
         if isinstance(e, subprocess.CalledProcessError):
-            say(e.stderr or "")
+            say((e.stdout or "") + (e.stderr or ""))  # some programs complain on standard output
         log = work / "stillfs.log"
         if log.exists():
             say(log.read_text()[-2000:])

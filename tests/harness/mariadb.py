@@ -6,7 +6,8 @@ from stillfs import run
 
 class MariaDB(Server):
     def install(self):
-        run("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={self.datadir}",
+        # --force: without /etc/hosts it would refuse for want of "localhost"
+        run("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={self.datadir}", "--force",
             "--auth-root-authentication-method=normal", "--skip-test-db", f"--tmpdir={self.dir}",
             *[o for o in self.extra if o.startswith("--innodb")])
 
