@@ -37,8 +37,7 @@ struct gate_ticket {
 struct door_ops {
 	/* Stop admitting modifying operations; return when none is in flight.
 	 * drain_ms: 1..60000, how long to wait for operations in flight; hold_ms: 1..50000, counted
-	 * from the call; after it the gate opens on its own. abort_flag: nonzero, set at any time by any thread, ends the
-	 * wait within milliseconds; NULL: it cannot be ended. t is filled only on 0.
+	 * from the call; after it the gate opens on its own. abort_flag: nonzero ends the wait; NULL: none. t: only on 0.
 	 * -EINVAL range; -EBUSY already closed; -ETIMEDOUT not drained, -ECANCELED *abort_flag: the gate is open again. */
 	int (*gate_close)(void *fs, uint32_t drain_ms, uint32_t hold_ms, const _Atomic int *abort_flag, struct gate_ticket *t);
 	/* Milliseconds until the deadline of this closing; 0 if it is open again. Never blocks. */
