@@ -222,6 +222,16 @@ static void decode(char *s)
 	*to = '\0';
 }
 
+/* A stillfs that does not answer now may be the server that is down: it is looked for again where it is needed. */
+static int recall_side(struct side *s, const char *word, const char *value, struct snap_error *err)
+{
+	int r = side_name(s, word, value, err);
+
+	if (r < 0 && s->lost.code)
+		snap_error_clear(err);
+	return r < 0 && !s->lost.code ? r : 0;
+}
+
 static int recall_word(struct cut *c, char *word, struct snap_error *err)
 {
 	char *value = strchr(word, '=');
@@ -231,9 +241,9 @@ static int recall_word(struct cut *c, char *word, struct snap_error *err)
 	*value++ = '\0';
 	decode(value);
 	if (strcmp(word, "--from") == 0)
-		return *c->a.given ? 0 : side_name(&c->a, "A", value, err);
+		return *c->a.given ? 0 : recall_side(&c->a, "A", value, err);
 	if (strcmp(word, "--to") == 0)
-		return *c->b.given ? 0 : side_name(&c->b, "B", value, err);
+		return *c->b.given ? 0 : recall_side(&c->b, "B", value, err);
 	for (size_t k = 0; k < N_OPTIONS; k++)
 		if (strcmp(options[k].name, word) == 0 && options[k].kept && !(given & 1u << k))
 			return set(&c->o, &options[k], value, err);

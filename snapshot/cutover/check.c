@@ -30,29 +30,73 @@ static void each(struct vbuf *out, const char *level, const char *text, const st
 	}
 }
 
+static int who_could(struct cut *c, struct side *s, struct vbuf *found, struct snap_error *err)
+{
+	const struct fence_opts o = fence_opts(c);
+
+	return *s->control ? control_check(c, s, found, err) : fence_check(s->m, &o, found, err);
+}
+
 /* Who could write although A is fenced; and at B, where read_only keeps clients out until the cut-over. */
 static unsigned check_accounts(struct cut *c, struct vbuf *out)
 {
-	const struct fence_opts o = fence_opts(c);
 	struct vbuf found = VBUF_INIT;
 	struct snap_error err = { 0 };
 	unsigned n = 0;
 
-	if (fence_check(c->a.m, &o, &found, &err) < 0)
+	if (who_could(c, &c->a, &found, &err) < 0)
 		n += bad(out, "fence", &err);
-	else
+	else if (!found.len)
 		vbuf_puts(out, "ok fence: A can be fenced, and no account could write all the same\n");
+	n += *c->a.control && found.len;
 	each(out, "bad", "could write at A all the same: ", &found);
 	vbuf_free(&found);
 	snap_error_clear(&err);
-	(void)fence_check(c->b.m, &o, &found, &err);
+	(void)who_could(c, &c->b, &found, &err);
 	each(out, "warn", "could write at B now, although it is read-only: ", &found);
 	vbuf_free(&found);
 	return n;
 }
 
+/* Of sides that are stillfs. B may be fenced by an earlier cut-over away from it; another fence is somebody's own. */
+static unsigned check_control(struct cut *c, struct vbuf *out)
+{
+	struct snap_error err = { 0 };
+	char state[24] = "";
+	bool retired = false;
+
+	if (*c->a.control)
+		vbuf_printf(out, "ok control: A is fenced by its stillfs, %s%s\n", c->a.control,
+			    *c->o.allow || *c->o.include_dir ? ", and by its options: --allow and --fence-include do not count there" : "");
+	if (!*c->b.control)
+		return 0;
+	if (control_state(c, &c->b, state, &retired, &err) < 0)
+		return bad(out, "control", &err);
+	if (strcmp(state, "off") == 0)
+		return 0;
+	vbuf_printf(out, "%s control: B is fenced by its stillfs, %s/fence is %s%s\n", retired ? "ok" : "bad", c->b.control, state,
+		    retired ? " and retired: it is taken down when B is opened" : ", and no cut-over has put that up: write off there first");
+	return !retired;
+}
+
+/* Does the fence outlive a restart of A? */
+static unsigned check_persist_control(const struct side *s, bool mariadb, struct vbuf *out)
+{
+	if (strcmp(s->persist, "no") == 0)
+		vbuf_puts(out, "warn persist: fence.persist=no in A's stillfs: after a restart of A clients can write until it looks, up to a "
+			       "second\n");
+	else if (mariadb && !*s->include) {
+		vbuf_puts(out, "bad persist: MariaDB keeps read_only over a restart only by a file: set fence.mariadb_include in A's stillfs to "
+			       "a directory that A's configuration includes, or fence.persist=no\n");
+		return 1;
+	}
+	return 0;
+}
+
 static unsigned check_persist(struct cut *c, bool mariadb, struct vbuf *out)
 {
+	if (*c->a.control)
+		return check_persist_control(&c->a, mariadb, out);
 	if (c->o.no_persist) {
 		vbuf_puts(out, "warn persist: --no-persist: a restart of A opens it to clients; put read_only=ON into its configuration\n");
 		return 0;
@@ -93,6 +137,7 @@ unsigned check_all(struct cut *c, struct vbuf *out)
 	} else {
 		n += compare_facts(&a, &b, &b_of_a, &a_of_b, &c->o, out);
 		n += check_accounts(c, out);
+		n += check_control(c, out);
 		n += check_persist(c, a.mariadb, out);
 		if (hook_check(c->o.hook, &hook) < 0)
 			n += bad(out, "hook", &hook);

@@ -1,132 +1,18 @@
 /* snapshot/cutover/ops.c - the operations of the steps (steps.h) over SQL. See tool.h.
- * Owns:      the files of fences in the journal's directory. Called by: steps.c.
+ * Owns:      nothing; the fences are ops_fence.c's. Called by: steps.c.
  * Blocks:    each statement up to --timeout, a fence up to its own limit. Every operation connects anew when its connection
  *            is dead, and never sends a statement twice by itself. Errors: -errno with the sentence. */
 #include "snapshot/cutover/tool.h"
-#include "snapshot/catalog.h"
-#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #define GONE_MS 5000u
-
-/* ---- records of fences ---- */
-
-static void record_name(const struct side *s, char name[200])
-{
-	(void)snprintf(name, 200, "%.180s.fence", s->id);
-}
-
-int ops_record(struct cut *c, const struct side *s, struct vbuf *out, struct snap_error *err)
-{
-	char path[720], name[200], buf[1024];
-	cleanup_fd int fd = -1;
-	ssize_t n;
-
-	record_name(s, name);
-	(void)snprintf(path, sizeof(path), "%s/%s", c->o.journal, name);
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : snap_error_set(err, -errno, "%s: %s", path, strerror(errno));
-	while ((n = read(fd, buf, sizeof(buf))) > 0)
-		vbuf_add(out, buf, (size_t)n);
-	return n < 0 ? snap_error_set(err, -errno, "%s: %s", path, strerror(errno)) : vbuf_error(out);
-}
-
-struct at {
-	struct cut *c;
-	struct side *s;
-};
-
-static int put_record(void *arg, const char *lines, struct snap_error *err)
-{
-	struct at *at = arg;
-	cleanup_fd int dir = open(at->c->o.journal, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	char name[200];
-	int r;
-
-	record_name(at->s, name);
-	if (dir < 0)
-		r = -errno;
-	else if (*lines)
-		r = catalog_put_file(dir, name, lines);
-	else
-		r = (unlinkat(dir, name, 0) < 0 && errno != ENOENT) || fsync(dir) < 0 ? -errno : 0;
-	return r < 0 ? snap_error_set(err, r, "record of the fence of %s: %s/%s: %s", at->s->word, at->c->o.journal, name, strerror(-r)) : 0;
-}
-
-static void ended(void *arg, const struct fence_session *s)
-{
-	report_session(((struct at *)arg)->c, s);
-}
-
-static void say_note(void *arg, const char *sentence)
-{
-	tool_say("%s: %s", ((struct at *)arg)->s->word, sentence);
-}
-
-static bool stop(void *arg)
-{
-	return tool_stop;
-}
-
-static struct fence_opts fence_of(struct at *at)
-{
-	const struct opts *o = &at->c->o;
-
-	return (struct fence_opts){ .allow = o->allow, .include_dir = o->include_dir, .persist = !o->no_persist, .max_ms = o->fence_ms,
-				    .record = put_record, .ended = ended, .note = say_note, .arg = at };
-}
-
-static int fence_up(struct cut *c, struct side *s, bool may_stop, struct snap_error *err)
-{
-	struct at at = { c, s };
-	struct fence_opts o = fence_of(&at);
-	struct vbuf record = VBUF_INIT;
-	int r = side_reach(s, &c->o, err);
-
-	o.cancelled = may_stop ? stop : NULL;
-	r = r < 0 ? r : ops_record(c, s, &record, err);
-	r = r < 0 ? r : fence_on(s->m, &o, &record, err);
-	vbuf_free(&record);
-	return r;
-}
-
-static int fence_down(struct cut *c, struct side *s, struct snap_error *err)
-{
-	struct at at = { c, s };
-	const struct fence_opts o = fence_of(&at);
-	struct vbuf record = VBUF_INIT;
-	int r = side_reach(s, &c->o, err);
-
-	r = r < 0 ? r : ops_record(c, s, &record, err);
-	if (r == 0 && record.len)
-		r = fence_off(s->m, &o, &record, err);
-	r = r < 0 ? r : put_record(&at, vbuf_text(&record), err);
-	vbuf_free(&record);
-	return r;
-}
-
-static int fence_stands(struct cut *c, struct side *s, struct snap_error *err)
-{
-	struct vbuf record = VBUF_INIT;
-	int r = side_reach(s, &c->o, err);
-
-	r = r < 0 ? r : ops_record(c, s, &record, err);
-	r = r < 0 ? r : fence_verify(s->m, vbuf_text(&record), err);
-	vbuf_free(&record);
-	return r;
-}
-
-/* ---- the operations ---- */
 
 static int op_note(void *arg, const char *step, const char *text, struct snap_error *err)
 {
@@ -141,14 +27,14 @@ static int op_fence(void *arg, struct snap_error *err)
 {
 	struct cut *c = arg;
 
-	return fence_up(c, &c->a, true, err);
+	return ops_fence_up(c, &c->a, true, err);
 }
 
 static int op_unfence(void *arg, struct snap_error *err)
 {
 	struct cut *c = arg;
 	bool yes = false;
-	int r = fence_down(c, &c->a, err);
+	int r = ops_fence_down(c, &c->a, err);
 
 	r = r < 0 ? r : facts_writable(c->a.m, &yes, err);
 	if (r == 0 && !yes)
@@ -221,7 +107,7 @@ static int op_confirm(void *arg, const char *set, struct snap_error *err)
 	struct gtid_set *now = NULL, *then = NULL, *more = NULL;
 	struct vbuf t = VBUF_INIT;
 	struct cut *c = arg;
-	int r = fence_stands(c, &c->a, err);
+	int r = ops_fence_stands(c, &c->a, err);
 
 	if (r == -ESTALE)
 		r = -EPERM;
@@ -242,18 +128,26 @@ static int op_confirm(void *arg, const char *set, struct snap_error *err)
 	return r;
 }
 
+/* With it a resolve ends a statement that is still on its way. */
+static int note_session(struct cut *c, struct snap_error *err)
+{
+	char text[40] = "";
+	int r = my_value(c->b.m, "SELECT CONNECTION_ID()", NULL, text, sizeof(text), err);
+
+	return r < 0 ? r : cutlog_add(c->log, "connection", text, err);
+}
+
 static int op_open(void *arg, struct snap_error *err)
 {
 	struct cut *c = arg;
-	char text[40] = "";
 	const char *sql;
 	int r = side_reach(&c->b, &c->o, err);
 
-	/* with it a resolve ends a statement that is still on its way */
-	r = r < 0 ? r : my_value(c->b.m, "SELECT CONNECTION_ID()", NULL, text, sizeof(text), err);
-	r = r < 0 ? r : cutlog_add(c->log, "connection", text, err);
+	r = r < 0 ? r : note_session(c, err);
 	FAULT("cut.connection");
-	r = r < 0 ? r : fence_down(c, &c->b, err); /* of an earlier cut-over the other way */
+	r = r < 0 ? r : ops_fence_down(c, &c->b, err); /* of an earlier cut-over the other way */
+	if (r == 0 && *c->b.control) /* it is another one since */
+		r = note_session(c, err);
 	sql = c->b.m->mariadb || c->b.m->version < 80000 ? "SET GLOBAL read_only=OFF" :
 							   "SET PERSIST super_read_only=OFF, PERSIST read_only=OFF";
 	return r < 0 ? r : my_exec(c->b.m, sql, "make B writable", err);
@@ -300,8 +194,9 @@ static int op_shut(void *arg, struct snap_error *err)
 	for (size_t i = 0; r == 0 && i < cutlog_lines(c->log); i++)
 		if (strcmp(cutlog_line(c->log, i).step, "connection") == 0)
 			r = end_session(c, cutlog_line(c->log, i).text, err); /* digits: the line's checksum is ours */
-	r = r < 0 ? r : fence_up(c, &c->b, false, err);
-	return r < 0 ? r : fence_stands(c, &c->b, err);
+	r = r < 0 ? r : ops_fence_up(c, &c->b, false, err);
+	r = r < 0 ? r : ops_fence_stands(c, &c->b, err);
+	return r < 0 || !*c->b.control ? r : control_retire(c, &c->b, err); /* as a later cut-over is to know whose fence it is */
 }
 
 static int op_extra(void *arg, struct snap_error *err)
@@ -337,18 +232,20 @@ static int op_hook(void *arg, struct snap_error *err)
 	return hook_run(arg, err);
 }
 
-/* Its fence stays up, and its record with it. */
+/* Its fence stays up, and its record with it; a stillfs marks it itself. */
 static int op_retire(void *arg, struct snap_error *err)
 {
 	struct cut *c = arg;
 	struct facts b = { .grants = VBUF_INIT };
 	struct link l = { 0 };
-	int r = fence_stands(c, &c->a, err);
+	int r = ops_fence_stands(c, &c->a, err);
 
 	if (r == -ESTALE) { /* it was restarted: up again */
 		snap_error_clear(err);
-		r = fence_up(c, &c->a, false, err);
+		r = ops_fence_up(c, &c->a, false, err);
 	}
+	if (r == 0 && *c->a.control)
+		r = control_retire(c, &c->a, err);
 	r = r < 0 ? r : side_reach(&c->b, &c->o, err);
 	r = r < 0 ? r : facts_read(&c->b, &b, err);
 	r = r < 0 ? r : facts_link(c->a.m, &b, &l, err);

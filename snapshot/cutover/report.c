@@ -47,6 +47,24 @@ void report_session(struct cut *c, const struct fence_session *s)
 		tool_say("%s: %s", path, strerror(errno));
 }
 
+/* Written anew: it is the daemon that adds to the list. */
+void report_sessions(struct cut *c, const char *lines)
+{
+	char path[600], user[80], host[200], program[80];
+	size_t n;
+	FILE *f;
+
+	sessions_path(c, path);
+	f = fopen(path, "we");
+	for (const char *p = lines; f && *p; p += n + (p[n] == '\n')) {
+		n = strcspn(p, "\n");
+		if (sscanf(p, "ended_session %79[^@\n]@%199s program=%79s", user, host, program) == 3)
+			(void)fprintf(f, "%s %s %s\n", user, host, program);
+	}
+	if (!f || fclose(f) != 0)
+		tool_say("%s: %s", path, strerror(errno));
+}
+
 static int by_text(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
@@ -115,6 +133,8 @@ void report_print(struct cut *c)
 	char sql[640];
 	long since = fenced_for(c);
 
+	if (control_by(c, &c->a) && *c->a.control) /* a client that a restart of the server let in was ended later */
+		control_sessions(c, &c->a);
 	print_ended(c);
 	if (since <= 0 || side_reach(&c->a, &c->o, &err) < 0)
 		return;

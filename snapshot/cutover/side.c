@@ -1,7 +1,6 @@
 /* snapshot/cutover/side.c - a server of a cut-over: where it is, and the connection to it. See tool.h.
  * Passwords are read by the client library from the defaults file; none passes here. */
 #include "snapshot/cutover/tool.h"
-#include "base/cleanup.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -11,28 +10,37 @@
 #include <sys/stat.h>
 
 #define RUN_DIR "/run/stillfs"
+#define READ_MS 5000u
 
-/* "db.socket /x" lines of a control tree's config. */
+/* The value of a "KEY VALUE" line. */
+static bool value(const char *config, const char *key, char *buf, size_t cap)
+{
+	return fence_record_get(config, key, buf, cap) && *buf;
+}
+
+/* A control tree's config. That it can be fenced there is known by db=; its fence is its daemon's to keep. */
 static int read_config(struct side *s, const char *dir, struct snap_error *err)
 {
-	char path[600], line[1024];
-	FILE *f;
+	struct vbuf text = VBUF_INIT;
+	char db[64] = "";
+	int r;
 
-	(void)snprintf(path, sizeof(path), "%.512s/config", dir);
-	f = fopen(path, "re");
-	if (!f)
-		return snap_error_set(err, -errno, "%s: %s: %s; name a defaults file, a stillfs of " RUN_DIR ", or its control tree", s->word,
-				      path, strerror(errno));
-	while (fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\n")] = '\0';
-		if (strncmp(line, "db.defaults_file ", 17) == 0)
-			(void)snprintf(s->file, sizeof(s->file), "%.500s", line + 17);
-		else if (strncmp(line, "db.socket ", 10) == 0)
-			(void)snprintf(s->socket, sizeof(s->socket), "%.250s", line + 10);
-		else if (strncmp(line, "db.tls ", 7) == 0)
-			(void)snprintf(s->tls, sizeof(s->tls), "%.15s", line + 7);
+	(void)snprintf(s->control, sizeof(s->control), "%.500s", dir);
+	s->lost = (struct snap_error){ 0 };
+	r = control_read(s, "config", READ_MS, &text, &s->lost);
+	if (r < 0) {
+		s->control[0] = '\0';
+		vbuf_free(&text);
+		return snap_error_set(err, r, "%s; name a defaults file, a stillfs of " RUN_DIR ", or its control tree", s->lost.msg);
 	}
-	(void)fclose(f);
+	(void)value(vbuf_text(&text), "db.defaults_file", s->file, sizeof(s->file));
+	(void)value(vbuf_text(&text), "db.socket", s->socket, sizeof(s->socket));
+	(void)value(vbuf_text(&text), "db.tls", s->tls, sizeof(s->tls));
+	(void)value(vbuf_text(&text), "fence.persist", s->persist, sizeof(s->persist));
+	(void)value(vbuf_text(&text), "fence.mariadb_include", s->include, sizeof(s->include));
+	if (!value(vbuf_text(&text), "db", db, sizeof(db)) || !strstr(db, "mysql"))
+		s->control[0] = '\0'; /* its fence is of nothing */
+	vbuf_free(&text);
 	if (!*s->file && !*s->socket)
 		return snap_error_set(err, -EINVAL, "%s: the stillfs of %s has neither db.defaults_file nor db.socket", s->word, dir);
 	return 0;
@@ -82,6 +90,15 @@ static int identify(struct side *s, struct snap_error *err)
 	return r;
 }
 
+/* A stillfs that did not answer when the journal was read. */
+static int look_again(struct side *s, struct snap_error *err)
+{
+	char again[sizeof(s->given)];
+
+	(void)snprintf(again, sizeof(again), "%s", s->given);
+	return side_name(s, s->word, again, err);
+}
+
 int side_reach(struct side *s, const struct opts *o, struct snap_error *err)
 {
 	const struct my_where w = { .defaults_file = s->file, .socket = s->socket, .host = "", .tls = s->tls,
@@ -90,6 +107,8 @@ int side_reach(struct side *s, const struct opts *o, struct snap_error *err)
 	char before[sizeof(s->id)];
 	int r;
 
+	if (s->lost.code && look_again(s, err) < 0)
+		return err->code;
 	if (!s->m)
 		s->m = my_open_plain(&w, err);
 	if (!s->m)

@@ -35,6 +35,9 @@ struct side {
 	const char *word; /* "A", "B" */
 	char given[512], file[512], socket[256], tls[16]; /* --from or --to, and what it leads to */
 	char host[320]; /* as shown: HOST:PORT or the socket */
+	char control[600]; /* of a stillfs that can fence it: its control tree; else "" */
+	char persist[8], include[500]; /* of such a one: fence.persist, fence.mariadb_include */
+	struct snap_error lost; /* code: a stillfs whose control tree did not answer when the side was named */
 	struct my *m;
 	char id[160]; /* "" until it was reached */
 	bool strict; /* MariaDB: gtid_strict_mode */
@@ -60,7 +63,8 @@ void tool_findings(struct vbuf *out, bool all);
 void tool_journal(const struct cut *c, const char *state); /* the cut-over that is read, a line for each step */
 
 /* side.c */
-/* FILE: a defaults file with [client] and [stillfs]. NAME or a directory: the control tree of a stillfs. -ENOENT, -EINVAL */
+/* FILE: a defaults file with [client] and [stillfs]. NAME or a directory: the control tree of a stillfs. -ENOENT, -EINVAL.
+ * s->given is kept after a failure, and side_reach looks again. */
 int side_name(struct side *s, const char *word, const char *given, struct snap_error *err);
 /* Connected, and known by its identity. io_s bounds every answer. */
 int side_reach(struct side *s, const struct opts *o, struct snap_error *err);
@@ -86,8 +90,22 @@ unsigned check_all(struct cut *c, struct vbuf *out);
 
 /* ops.c */
 extern const struct steps_ops ops_sql; /* over struct cut */
-/* The record of a side's fence. Empty when there is none. */
-int ops_record(struct cut *c, const struct side *s, struct vbuf *out, struct snap_error *err);
+
+/* ops_fence.c: as the steps' fence, unfence and confirm, of either side */
+int ops_fence_up(struct cut *c, struct side *s, bool may_stop, struct snap_error *err);
+int ops_fence_down(struct cut *c, struct side *s, struct snap_error *err);
+int ops_fence_stands(struct cut *c, struct side *s, struct snap_error *err);
+
+/* control.c: the control file fence of s->control. All end in --fence-timeout. */
+int control_read(const struct side *s, const char *name, uint32_t max_ms, struct vbuf *out, struct snap_error *err); /* any file */
+int control_on(struct cut *c, struct side *s, bool may_stop, struct snap_error *err);
+int control_off(struct cut *c, struct side *s, struct snap_error *err); /* also of a retired one */
+int control_stands(const struct cut *c, struct side *s, struct snap_error *err);
+int control_retire(struct cut *c, struct side *s, struct snap_error *err);
+int control_check(const struct cut *c, struct side *s, struct vbuf *found, struct snap_error *err);
+int control_state(const struct cut *c, const struct side *s, char state[24], bool *retired, struct snap_error *err);
+void control_sessions(struct cut *c, const struct side *s); /* into the report */
+const char *control_by(const struct cut *c, const struct side *s); /* the tree that this cut-over fenced it by; NULL: none */
 
 /* hook.c: the operator's program, which moves addresses and proxies. */
 int hook_check(const char *path, struct snap_error *err);
@@ -95,6 +113,7 @@ int hook_run(struct cut *c, struct snap_error *err);
 
 /* report.c */
 void report_session(struct cut *c, const struct fence_session *s); /* append one that was ended */
+void report_sessions(struct cut *c, const char *lines); /* all of them, as a control file fence has them */
 void report_print(struct cut *c); /* who was ended, and who is at A now or was refused since */
 
 #endif

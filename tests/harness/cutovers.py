@@ -37,6 +37,7 @@ class Site:
 
     def __init__(self, kind):
         self.kind = kind
+        self.names = {}  # of servers that are named otherwise than by their file
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test."))
         self.dir.chmod(0o755)
         self.journal = self.dir / "journal"
@@ -59,12 +60,16 @@ class Site:
         more = ["--auto-increment-increment=2", f"--auto-increment-offset={i}"]
         if self.kind is MariaDB:
             more += [f"--gtid-domain-id={i}"]
-        data = self.dir / f"data{i}"
-        data.mkdir()
+        data = self.datadir(i)
         kind = {MariaDB: fences.Included, MySQL: fences.Persisting}[self.kind]  # what is persisted counts
         s = kind(self.dir / f"s{i}", data, i, options=[*replication.options(self.kind, port), *more])
         s.port = port
         return s.start()
+
+    def datadir(self, i):
+        data = self.dir / f"data{i}"
+        data.mkdir()
+        return data
 
     def _accounts(self, s):
         c = s.connect()
@@ -81,12 +86,15 @@ class Site:
     def cnf(self, s):
         return self.dir / f"server{s.server_id}.cnf"
 
+    def named(self, s):
+        return self.names.get(s.server_id, self.cnf(s))
+
     def argv(self, *args):
         return [str(x) for x in (PROGRAM, *args, "--journal", self.journal)]
 
     def sides(self, a=None, b=None):
         """--from, --to, and what every run here needs; limits that a machine with other work does not reach."""
-        return ["--from", self.cnf(a or self.a), "--to", self.cnf(b or self.b), "--allow", "root@%,cut@127.0.0.1",
+        return ["--from", self.named(a or self.a), "--to", self.named(b or self.b), "--allow", "root@%,cut@127.0.0.1",
                 "--timeout", "10", "--max-lag", "600", "--catch-up", "120", *(["--fence-include", (a or self.a).include] if self.kind is MariaDB else [])]
 
     def start(self, *args):
@@ -121,6 +129,8 @@ class Site:
         (self.dir / "moved").unlink(missing_ok=True)
         if not replication.status(self.b):
             replication.attach(self.b, self.a.port)
+        if any(r["Replica_IO_Running"] == "No" for r in replication.status(self.b)):  # a MySQL tries ten times
+            self.b.query("START REPLICA")
         wait_for("replication", lambda: all(r["Replica_IO_Running"] == "Yes" for r in replication.status(self.b)), 60)
         replication.catch_up(self.a, self.b)
 

@@ -25,7 +25,7 @@ FAULTS_BUILD = ["-Dfault_points=true"]
 # is tested as it is shipped.
 FAULTS = ["tests/integration/test_takeover_faults.py", "tests/integration/test_takeover_snapshot.py",
           "tests/integration/test_prune_faults.py", "tests/integration/test_cutover_faults.py",
-          "tests/integration/test_fence_faults.py"]
+          "tests/integration/test_fence_faults.py", "tests/integration/test_cutover_mount_faults.py"]
 UNIT_LIMIT_S = 120
 # What the builds with sanitizers run against real mounts: every operation, and the gate.
 CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/conformance/fs/test_cases.py"]

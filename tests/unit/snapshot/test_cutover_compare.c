@@ -15,6 +15,10 @@ void tool_say(const char *fmt, ...)
 {
 }
 
+void report_sessions(struct cut *c, const char *lines)
+{
+}
+
 static struct facts a, b;
 static struct link ab, ba;
 static struct opts o;
@@ -277,6 +281,10 @@ static void a_stillfs_names_its_server(void **state)
 	assert_string_equal(c.a.file, "/etc/my.cnf");
 	assert_string_equal(c.a.socket, "/run/sock");
 	assert_string_equal(c.a.tls, "verify");
+	assert_string_equal(c.a.control, top);
+	file_put(top, "config", "name x\ndb none\ndb.socket /run/sock\n");
+	assert_int_equal(READ("--from", top, "--to", cnf2, "--check"), 0);
+	assert_string_equal(c.a.control, ""); /* its fence is of nothing */
 	file_put(top, "config", "name x\n");
 	assert_int_equal(READ("--from", top, "--to", cnf2), -EINVAL);
 	assert_says(err.msg, "neither db.defaults_file nor db.socket");

@@ -1,0 +1,342 @@
+/* snapshot/cutover/control.c - the fence of a side that is a stillfs: its control file `fence`. See tool.h.
+ * Owns:      a thread for the files of control trees: a daemon that hangs must not hang a cut-over. No record of a fence: that
+ *            is the daemon's, in its own journal, which also puts it up again after a restart of the server or of itself. The
+ *            cut-over's journal says "fence_by SIDE TREE" before the first command is written.
+ * Called by: ops_fence.c, check.c, report.c.
+ * Blocks:    each command up to --fence-timeout, each file up to --timeout.
+ * Errors:    -errno with the sentence: -EPERM the daemon refused; -ETIMEDOUT it is not done, or the daemon does not answer;
+ *            -ESTALE the fence does not stand. */
+#include "snapshot/cutover/tool.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fault.h"
+#include "snapshot/exec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define POLL_MS 2u
+#define BUSY_MS 20u
+
+/* ---- one file, with a deadline ---- */
+
+struct file {
+	char path[700], write[16]; /* write "": it is read */
+	struct vbuf text;
+	int r;
+};
+
+static void do_file(struct job *j)
+{
+	struct file *f = j->arg;
+	cleanup_fd int fd = open(f->path, (*f->write ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
+	char buf[4096];
+	ssize_t n = fd < 0 ? -1 : *f->write ? write(fd, f->write, strlen(f->write)) : read(fd, buf, sizeof(buf));
+
+	while (n > 0 && !*f->write) {
+		vbuf_add(&f->text, buf, (size_t)n);
+		n = read(fd, buf, sizeof(buf));
+	}
+	f->r = n < 0 ? -errno : vbuf_error(&f->text);
+}
+
+static void drop(struct file *f)
+{
+	if (f)
+		vbuf_free(&f->text);
+	free(f);
+}
+
+static void left_behind(struct job *j)
+{
+	drop(j->arg);
+}
+
+/* NULL: *r. Else the caller drops it. */
+static struct file *transfer(const struct side *s, const char *name, const char *line, uint32_t max_ms, int *r)
+{
+	static struct exec *x; /* one process, one caller */
+	struct file *f = calloc(1, sizeof(*f));
+	struct job *j = f ? job_new(do_file, NULL, max_ms) : NULL;
+
+	x = x ? x : exec_new("control");
+	*r = !f || !j || !x ? -ENOMEM : 0;
+	if (*r == 0) {
+		(void)snprintf(f->path, sizeof(f->path), "%.560s/%.60s", s->control, name);
+		(void)snprintf(f->write, sizeof(f->write), "%s", line);
+		j->arg = f;
+		j->orphan = left_behind;
+		*r = exec_post(x, j) < 0 ? -ETIMEDOUT : 0; /* an earlier call is stuck in there */
+		if (*r == 0) {
+			*r = exec_wait(x, j, clock_boot_ns() + max_ms * NS_PER_MS, NULL);
+			job_drop(x, j);
+			if (*r == 0) {
+				*r = f->r;
+				return f;
+			}
+			return NULL; /* the thread drops it */
+		}
+	}
+	if (j)
+		job_drop(x, j);
+	drop(f);
+	return NULL;
+}
+
+int control_read(const struct side *s, const char *name, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
+{
+	int r;
+	struct file *f = transfer(s, name, "", max_ms, &r);
+
+	if (f && r == 0)
+		vbuf_puts(out, vbuf_text(&f->text));
+	drop(f);
+	return r < 0 ? snap_error_set(err, r, "%s: %s/%s: %s", s->word, s->control, name, r == -ETIMEDOUT ? "the daemon does not answer" :
+													       strerror(-r)) : 0;
+}
+
+/* The text behind "KEY " in flat-keyed lines; "" when it is not there. */
+static const char *value_of(const struct vbuf *text, const char *key, char *buf, size_t cap)
+{
+	buf[0] = '\0';
+	(void)fence_record_get(vbuf_text(text), key, buf, cap);
+	return buf;
+}
+
+/* ---- the control file fence ---- */
+
+struct seen {
+	char state[24], error[300];
+	bool retired, checked;
+};
+
+static int look(const struct cut *c, const struct side *s, struct seen *seen, struct vbuf *text, struct snap_error *err)
+{
+	char yes[8];
+	int r = control_read(s, "fence", c->o.io_s * 1000, text, err);
+
+	memset(seen, 0, sizeof(*seen));
+	if (r < 0)
+		return r;
+	(void)snprintf(seen->state, sizeof(seen->state), "%.*s", (int)strcspn(vbuf_text(text), "\n"), vbuf_text(text));
+	(void)value_of(text, "error", seen->error, sizeof(seen->error));
+	seen->retired = strcmp(value_of(text, "retired", yes, sizeof(yes)), "yes") == 0;
+	seen->checked = fence_record_get(vbuf_text(text), "check", yes, sizeof(yes));
+	return 0;
+}
+
+static int look_only(const struct cut *c, const struct side *s, struct seen *seen, struct snap_error *err)
+{
+	struct vbuf text = VBUF_INIT;
+	int r = look(c, s, seen, &text, err);
+
+	vbuf_free(&text);
+	return r;
+}
+
+static void pause_ms(uint32_t ms)
+{
+	const struct timespec t = { .tv_nsec = (long)ms * 1000000 };
+
+	(void)nanosleep(&t, NULL);
+}
+
+/* Written, or refused; a snapshot before its consistency point is waited for. */
+static int command(const struct cut *c, const struct side *s, const char *line, bool may_stop, uint64_t end, struct snap_error *err)
+{
+	struct vbuf last = VBUF_INIT;
+	char why[300];
+	int r;
+
+	for (;;) {
+		drop(transfer(s, "fence", line, c->o.io_s * 1000, &r));
+		if (r != -EBUSY || clock_boot_ns() >= end)
+			break;
+		if (may_stop && tool_stop)
+			return snap_error_set(err, -ECANCELED, "interrupted before %s was fenced", s->word);
+		pause_ms(BUSY_MS);
+	}
+	if (r == 0)
+		return 0;
+	if (control_read(s, "last_error", c->o.io_s * 1000, &last, &(struct snap_error){ 0 }) < 0 || r == -ETIMEDOUT)
+		vbuf_free(&last);
+	(void)value_of(&last, "message", why, sizeof(why));
+	vbuf_free(&last);
+	return snap_error_set(err, r, "%s: write %.10s into %s/fence: %s", s->word, line, s->control, *why ? why : r == -ETIMEDOUT ?
+			      "the daemon does not answer" : strerror(-r));
+}
+
+static int not_done(const struct side *s, const char *what, const struct seen *seen, struct snap_error *err)
+{
+	return snap_error_set(err, -ETIMEDOUT, "%s: %s/fence is not %s in time but %s%s%s", s->word, s->control, what, seen->state,
+			      *seen->error ? ": " : "", seen->error);
+}
+
+const char *control_by(const struct cut *c, const struct side *s)
+{
+	const char *tree = NULL;
+
+	for (size_t i = 0; i < cutlog_lines(c->log); i++) {
+		const struct cutlog_line l = cutlog_line(c->log, i);
+
+		if (strcmp(l.step, "fence_by") == 0 && strncmp(l.text, s->word, 1) == 0 && l.text[1] == ' ')
+			tree = l.text + 2;
+	}
+	return tree;
+}
+
+static int note_by(struct cut *c, const struct side *s, struct snap_error *err)
+{
+	char text[700];
+
+	if (control_by(c, s))
+		return 0;
+	(void)snprintf(text, sizeof(text), "%s %s", s->word, s->control);
+	return cutlog_add(c->log, "fence_by", text, err);
+}
+
+int control_on(struct cut *c, struct side *s, bool may_stop, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + c->o.fence_ms * NS_PER_MS;
+	struct seen seen;
+	int r;
+
+	side_close(s); /* the daemon ends every session of a client, and is not to name ours */
+	r = note_by(c, s, err);
+	r = r < 0 ? r : command(c, s, "on\n", may_stop, end, err);
+	FAULT("cut.asked");
+	while (r == 0) {
+		r = look_only(c, s, &seen, err);
+		if (r < 0 || strcmp(seen.state, "on") == 0)
+			break;
+		if (strcmp(seen.state, "off") == 0)
+			return snap_error_set(err, -EPERM, "%s was not fenced: %s", s->word, *seen.error ? seen.error : "somebody wrote off");
+		if (may_stop && tool_stop)
+			return snap_error_set(err, -ECANCELED, "interrupted while %s was being fenced", s->word);
+		if (clock_boot_ns() >= end)
+			return not_done(s, "on", &seen, err);
+		pause_ms(POLL_MS);
+	}
+	return r;
+}
+
+int control_off(struct cut *c, struct side *s, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + c->o.fence_ms * NS_PER_MS;
+	struct seen seen;
+	int r = look_only(c, s, &seen, err);
+
+	if (r < 0 || strcmp(seen.state, "off") == 0)
+		return r;
+	side_close(s); /* it may still be going up, and sessions be ended */
+	r = command(c, s, "off force\n", false, end, err); /* retired: by whom it is opened is the steps' to decide */
+	FAULT("cut.asked_off");
+	while (r == 0) {
+		r = look_only(c, s, &seen, err);
+		if (r < 0 || strcmp(seen.state, "off") == 0)
+			break;
+		if (clock_boot_ns() >= end)
+			return not_done(s, "off", &seen, err);
+		pause_ms(POLL_MS);
+	}
+	return r;
+}
+
+/* The daemon looks each second; what it says is believed together with the server's own word. */
+int control_stands(const struct cut *c, struct side *s, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + c->o.io_s * NS_PER_S;
+	struct seen seen;
+	bool open = true;
+	int r;
+
+	for (;;) {
+		r = look_only(c, s, &seen, err);
+		if (r < 0 || strcmp(seen.state, "on") == 0)
+			break;
+		if (strncmp(seen.state, "on", 2) != 0 || strcmp(seen.state, "on lost") == 0 || clock_boot_ns() >= end)
+			return snap_error_set(err, -ESTALE, "%s: %s/fence is %s%s%s", s->word, s->control, seen.state, *seen.error ? ": " : "",
+					      seen.error);
+		pause_ms(BUSY_MS);
+	}
+	r = r < 0 ? r : facts_writable(s->m, &open, err);
+	if (r == 0 && open)
+		r = snap_error_set(err, -ESTALE, "%s is not read-only although its stillfs says that it is fenced", s->word);
+	return r;
+}
+
+int control_retire(struct cut *c, struct side *s, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + c->o.fence_ms * NS_PER_MS;
+	struct seen seen;
+	int r = look_only(c, s, &seen, err);
+
+	if (r < 0 || seen.retired)
+		return r;
+	r = command(c, s, "retire\n", false, end, err);
+	while (r == 0) {
+		r = look_only(c, s, &seen, err);
+		if (r < 0 || seen.retired)
+			break;
+		if (clock_boot_ns() >= end)
+			return not_done(s, "retired", &seen, err);
+		pause_ms(POLL_MS);
+	}
+	return r;
+}
+
+/* Lines "WHO has WHAT" of accounts that could write all the same; none: it can be fenced. */
+int control_check(const struct cut *c, struct side *s, struct vbuf *found, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + c->o.fence_ms * NS_PER_MS;
+	struct vbuf text = VBUF_INIT;
+	struct seen seen;
+	size_t n;
+	int r = command(c, s, "check\n", false, end, err);
+
+	while (r == 0) {
+		vbuf_free(&text);
+		r = look(c, s, &seen, &text, err);
+		if (r < 0 || seen.checked)
+			break;
+		if (clock_boot_ns() >= end)
+			r = not_done(s, "checked", &seen, err);
+		else
+			pause_ms(BUSY_MS);
+	}
+	for (const char *p = vbuf_text(&text); r == 0 && *p; p += n + (p[n] == '\n')) {
+		n = strcspn(p, "\n");
+		if (n > 6 && strncmp(p, "check ", 6) == 0 && strncmp(p, "check ok\n", 9) != 0) {
+			vbuf_add(found, p + 6, n - 6);
+			vbuf_puts(found, "\n");
+		}
+	}
+	vbuf_free(&text);
+	return r;
+}
+
+int control_state(const struct cut *c, const struct side *s, char state[24], bool *retired, struct snap_error *err)
+{
+	struct seen seen;
+	int r = look_only(c, s, &seen, err);
+
+	(void)snprintf(state, 24, "%s", seen.state);
+	*retired = seen.retired;
+	return r;
+}
+
+/* "ended_session USER@HOST program=P db=D", each that the daemon has ended since it is fenced. */
+void control_sessions(struct cut *c, const struct side *s)
+{
+	struct vbuf text = VBUF_INIT;
+	struct snap_error ignored = { 0 };
+
+	if (control_read(s, "fence", c->o.io_s * 1000, &text, &ignored) == 0)
+		report_sessions(c, vbuf_text(&text));
+	vbuf_free(&text);
+}
