@@ -58,6 +58,10 @@ def test_the_lock_does_not_last_as_long_as_the_provider(tmp):
         assert t["hold_ms"] / 2 < t["stall_ms"] < 2 * t["hold_ms"]  # writers did wait, from when they came
         assert len(t["reads_held_ms"]) > 10  # and reads went on
         assert max(t["reads_held_ms"]) < t["hold_ms"] / 2
+    for t in got["results"]:
+        assert t["took_ms"]["unlocked"] >= t["asked_ms"] + t["position_ms"] + t["drain_ms"]
+    pieces = subprocess.run([BENCH / "window", "--merge", tmp / "out.json", tmp / "out.json"], capture_output=True, text=True)
+    assert pieces.returncode == 0 and "mariadb, local: 10 snapshots" in pieces.stdout, pieces
 
 
 def test_every_client_waits_for_a_take_over(tmp):

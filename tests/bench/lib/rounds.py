@@ -62,8 +62,10 @@ def busy_jiffies():
 
 
 def write_json(path, what, results, **more):
-    data = {"bench": what, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "kernel": platform.release(),
-            "cpus": os.cpu_count(), **more, "results": results}
-    with open(path, "w") as f:
-        json.dump(data, f, indent=1)
-        f.write("\n")
+    """A result a line: quickly written, as it may be after each round, beside what is measured."""
+    head = json.dumps({"bench": what, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "kernel": platform.release(),
+                       "cpus": os.cpu_count(), **more})
+    new = f"{path}.new"  # who is ended while it writes leaves the one before
+    with open(new, "w") as f:
+        f.write(f'{head[:-1]}, "results": [\n' + ",\n".join(json.dumps(r) for r in results) + "\n]}\n")
+    os.replace(new, path)
