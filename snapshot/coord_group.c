@@ -25,6 +25,7 @@ struct member {
 struct group {
 	struct member m[MEMBERS_MAX];
 	unsigned n;
+	uint64_t lock_began;
 };
 
 static const char *const order[] = { "mongodb", "mysql" };
@@ -166,13 +167,21 @@ static int group_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap
 	uint64_t end = end_of(max_ms);
 	int r = 0;
 
+	g->lock_began = clock_boot_ns();
 	for (unsigned i = 0; r == 0 && i < g->n; i++) {
 		r = g->m[i].ops->lock(g->m[i].self, left(end), lock_ms, err);
 		g->m[i].locked = r == 0;
+		if (r == 0 && i == 0 && g->m[i].ops->lock_began)
+			g->lock_began = g->m[i].ops->lock_began(g->m[i].self);
 	}
 	if (r < 0)
 		(void)group_unlock(g, max_ms, err); /* err holds why the lock failed */
 	return r;
+}
+
+static uint64_t group_lock_began(void *self)
+{
+	return ((const struct group *)self)->lock_began;
 }
 
 static int group_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
@@ -281,6 +290,7 @@ const struct coord_ops coord_group = {
 	.close = group_close,
 	.preflight = group_preflight,
 	.lock = group_lock,
+	.lock_began = group_lock_began,
 	.position = group_position,
 	.unlock = group_unlock,
 	.sever = group_sever,

@@ -23,6 +23,9 @@ struct coord_ops {
 	/* Take the lock. lock_ms: how long it may be held at the most; the server is told.
 	 * -EAGAIN not got in time (nothing is held then). */
 	int (*lock)(void *c, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err);
+	/* optional: when the last lock() that succeeded began to make others wait: what it did before, to be ready, is
+	 * no part of it. CLOCK_BOOTTIME, ns. Database thread. Without it: when lock() was called. */
+	uint64_t (*lock_began)(void *c);
 	/* Under the lock: engine log flush where needed, then the position as "key value\n" lines
 	 * (binlog_file, binlog_pos, gtid_binlog_pos, gtid_current_pos, gtid_slave_pos, server_uuid or server_id,
 	 * server_version, lock_method, ...). When commits are not blocked from its reading on, the

@@ -327,6 +327,7 @@ const struct coord_ops coord_mysql = {
 	.close = my_close,
 	.preflight = my_preflight,
 	.lock = my_lock,
+	.lock_began = my_lock_began,
 	.position = my_position,
 	.unlock = my_unlock,
 	.sever = my_sever,

@@ -32,6 +32,7 @@ struct my {
 	unsigned version; /* 101119 = 10.11.19 */
 	enum my_method method;
 	bool locked, instance_locked;
+	uint64_t lock_began; /* ns: when the statement was sent that makes others wait */
 	enum my_policy policy; /* of db.blockers */
 	uint32_t wait_ms;
 	char kill_user[80]; /* "" any */
@@ -77,9 +78,12 @@ void my_sever(void *self);
 
 /* ---- mysql_lock.c ---- */
 int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err);
+uint64_t my_lock_began(void *self);
 int my_unlock(void *self, uint32_t max_ms, struct snap_error *err);
 
 /* ---- mysql_pos.c ---- */
+/* What was committed is in the engines' logs afterwards, also of servers that do not flush at each commit. */
+int my_flush_logs(struct my *m, struct snap_error *err);
 int my_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err);
 /* SHOW ... STATUS of all channels, and the names of its columns on this server. */
 int my_replica_rows(struct my *m, MYSQL_RES **res, struct snap_error *err);

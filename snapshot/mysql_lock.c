@@ -4,16 +4,22 @@
  * Errors:    -EAGAIN not got in time; nothing is held then. -ENOLCK the lock was lost before unlock. */
 #include "snapshot/mysql_int.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdio.h>
 
-/* BACKUP STAGE: the stages between are passed through by the server, in order. */
-static int lock_stages(struct my *m, struct snap_error *err)
+/* What makes nobody wait, but another backup: the first of MariaDB's stages, and the engines' logs. my_position flushes
+ * these again under the lock, for what is committed until then: so little that it is quick. */
+static int get_ready(struct my *m, struct snap_error *err)
 {
-	int r = my_exec(m, "BACKUP STAGE START", "lock the database", err);
+	int r = 0;
 
-	m->locked = r == 0;
-	return r < 0 ? r : my_exec(m, "BACKUP STAGE BLOCK_COMMIT", "lock the database", err);
+	if (m->method == MY_BACKUP) {
+		r = my_exec(m, "BACKUP STAGE START", "lock the database", err);
+		m->locked = r == 0;
+	}
+	return r < 0 || m->method == MY_INSTANCE ? r : my_flush_logs(m, err);
 }
 
 /* DDL is kept out first: FTWRL alone lets go on what it has begun, and file operations of it are not replayed as
@@ -41,6 +47,7 @@ int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *er
 	char sql[96];
 	int r;
 
+	m->lock_began = clock_boot_ns();
 	if (m->method == MY_NONE || m->down)
 		return 0;
 	(void)snprintf(sql, sizeof(sql), "SET SESSION wait_timeout=%u", (lock_ms + 999) / 1000);
@@ -49,10 +56,19 @@ int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *er
 		r = my_blockers(m, false, err); /* one that began since prepare */
 	if (r < 0)
 		return r;
-	r = m->method == MY_BACKUP ? lock_stages(m, err) : lock_tables(m, err);
+	r = get_ready(m, err);
+	m->lock_began = clock_boot_ns();
+	/* the server passes through the stages between, in order */
+	if (r == 0)
+		r = m->method == MY_BACKUP ? my_exec(m, "BACKUP STAGE BLOCK_COMMIT", "lock the database", err) : lock_tables(m, err);
 	if (r < 0)
 		(void)my_unlock(m, max_ms, &ignored); /* nothing may stay blocked behind a half-taken lock */
 	return r;
+}
+
+uint64_t my_lock_began(void *self)
+{
+	return ((const struct my *)self)->lock_began;
 }
 
 int my_unlock(void *self, uint32_t max_ms, struct snap_error *err)
@@ -61,10 +77,12 @@ int my_unlock(void *self, uint32_t max_ms, struct snap_error *err)
 	struct my *m = self;
 	int r = 0;
 
-	if (m->locked)
-		r = my_exec(m, m->method == MY_BACKUP ? "BACKUP STAGE END" : "UNLOCK TABLES", "unlock the database", &why);
-	if (r == 0 && m->instance_locked)
+	/* first the lock that only DDL waits for, and it waits for the other one still: after the other everybody whom it
+	 * held runs at once, and our thread is one of many */
+	if (m->instance_locked)
 		r = my_exec(m, "UNLOCK INSTANCE", "unlock the database", &why);
+	if (r == 0 && m->locked)
+		r = my_exec(m, m->method == MY_BACKUP ? "BACKUP STAGE END" : "UNLOCK TABLES", "unlock the database", &why);
 	m->locked = m->instance_locked = false;
 	if (r == 0)
 		return 0;

@@ -22,15 +22,26 @@ static void put_flat(struct vbuf *out, const char *key, const char *value)
 	vbuf_puts(out, "\n");
 }
 
-static int put_value(struct my *m, const char *key, const char *sql, struct vbuf *out, struct snap_error *err)
+/* The columns of one row, each under its name; those without a value are left out. */
+static int put_row(struct my *m, const char *sql, struct vbuf *out, struct snap_error *err)
 {
-	struct vbuf text = VBUF_INIT;
-	int r = my_text(m, sql, "read the position", &text, err);
+	MYSQL_RES *res = NULL;
+	MYSQL_ROW row;
+	int r = my_query(m, sql, "read the position", &res, err);
 
-	if (r == 0 && text.len)
-		put_flat(out, key, vbuf_text(&text));
-	vbuf_free(&text);
-	return r;
+	if (r < 0)
+		return r;
+	row = mysql_fetch_row(res);
+	for (unsigned i = 0; row && i < mysql_num_fields(res); i++)
+		if (row[i] && *row[i])
+			put_flat(out, mysql_fetch_field_direct(res, i)->name, row[i]);
+	mysql_free_result(res);
+	return vbuf_error(out);
+}
+
+int my_flush_logs(struct my *m, struct snap_error *err)
+{
+	return my_exec(m, "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", "flush the engines' logs", err);
 }
 
 /* The statement is gone from MySQL 8.4, its successor unknown before 8.2 and to MariaDB. */
@@ -59,21 +70,25 @@ static int binlog_position(struct my *m, struct vbuf *out, struct snap_error *er
 	return r;
 }
 
-static int own_position(struct my *m, struct vbuf *out, struct snap_error *err)
+/* Who it is, and what it has executed, in one question: everybody waits for each. */
+static int own_position(struct my *m, bool coordinates, struct vbuf *out, struct snap_error *err)
 {
-	int r = 0;
+	char sql[256];
+	bool has_uuid = !m->mariadb && m->version >= 50600;
+	int r;
 
+	(void)snprintf(sql, sizeof(sql), "SELECT @@GLOBAL.server_id AS server_id%s%s%s%s",
+		       has_uuid ? ", @@GLOBAL.server_uuid AS server_uuid" : "",
+		       coordinates && has_uuid ? ", @@GLOBAL.gtid_executed AS gtid_executed" : "",
+		       coordinates && m->mariadb && m->log_bin ? ", @@GLOBAL.gtid_binlog_pos AS gtid_binlog_pos" : "",
+		       coordinates && m->mariadb ? ", @@GLOBAL.gtid_current_pos AS gtid_current_pos" : "");
+	r = put_row(m, sql, out, err);
+	if (r < 0 || !coordinates)
+		return r;
 	if (m->log_bin)
-		r = binlog_position(m, out, err);
-	else
-		vbuf_puts(out, "binlog off\n");
-	if (r == 0 && m->mariadb && m->log_bin)
-		r = put_value(m, "gtid_binlog_pos", "SELECT @@GLOBAL.gtid_binlog_pos", out, err);
-	if (r == 0 && m->mariadb)
-		r = put_value(m, "gtid_current_pos", "SELECT @@GLOBAL.gtid_current_pos", out, err);
-	if (r == 0 && !m->mariadb && m->version >= 50600)
-		r = put_value(m, "gtid_executed", "SELECT @@GLOBAL.gtid_executed", out, err);
-	return r;
+		return binlog_position(m, out, err);
+	vbuf_puts(out, "binlog off\n");
+	return 0;
 }
 
 /* ---- replicas ---- */
@@ -113,18 +128,18 @@ bool my_replica_sql_runs(MYSQL_RES *res, MYSQL_ROW row)
 /* Several workers that may commit in another order than the source did: file and position are no point. */
 static int may_have_gaps(struct my *m, bool *gaps, struct snap_error *err)
 {
-	char workers[16], order[8];
+	char answer[8];
 	int r;
 
 	*gaps = false;
-	if (m->mariadb) /* commits in the source's order within a domain; gtid_slave_pos is by domain */
+	/* MariaDB commits in the source's order within a domain, and gtid_slave_pos is by domain */
+	if (m->mariadb || m->version < 50603)
 		return 0;
-	r = my_variable(m, m->version >= 80026 ? "replica_parallel_workers" : "slave_parallel_workers", workers,
-			sizeof(workers), err);
-	if (r == 0)
-		r = my_variable(m, m->version >= 80026 ? "replica_preserve_commit_order" : "slave_preserve_commit_order", order,
-				sizeof(order), err);
-	*gaps = r == 0 && strcmp(workers, "0") != 0 && *workers && strcmp(order, "ON") != 0 && strcmp(order, "1") != 0;
+	/* not by SHOW VARIABLES, which takes milliseconds on MySQL */
+	r = my_value(m, m->version >= 80026 ? "SELECT @@GLOBAL.replica_parallel_workers > 0 AND NOT @@GLOBAL.replica_preserve_commit_order" :
+			m->version >= 50705 ? "SELECT @@GLOBAL.slave_parallel_workers > 0 AND NOT @@GLOBAL.slave_preserve_commit_order" :
+					      "SELECT @@GLOBAL.slave_parallel_workers > 0", NULL, answer, sizeof(answer), err);
+	*gaps = r == 0 && strcmp(answer, "1") == 0;
 	return r;
 }
 
@@ -143,16 +158,19 @@ static void put_channel(struct my *m, MYSQL_RES *res, MYSQL_ROW row, struct vbuf
 }
 
 /* All channels, once. *n: how many. */
-static int read_channels(struct my *m, bool gaps, struct vbuf *out, unsigned *n, bool *runs, struct snap_error *err)
+static int read_channels(struct my *m, struct vbuf *out, unsigned *n, bool *runs, struct snap_error *err)
 {
 	MYSQL_RES *res = NULL;
 	MYSQL_ROW row;
+	bool gaps = false;
 	int r = my_replica_rows(m, &res, err);
 
 	*n = 0;
 	*runs = false;
 	if (r < 0)
 		return r;
+	if (mysql_num_rows(res))
+		r = may_have_gaps(m, &gaps, err);
 	while (r == 0 && (row = mysql_fetch_row(res))) {
 		bool sql_runs = my_replica_sql_runs(res, row);
 		const char *failed = my_col(res, row, "Last_SQL_Errno");
@@ -168,7 +186,7 @@ static int read_channels(struct my *m, bool gaps, struct vbuf *out, unsigned *n,
 	}
 	mysql_free_result(res);
 	if (r == 0 && m->mariadb && *n)
-		r = put_value(m, "gtid_slave_pos", "SELECT @@GLOBAL.gtid_slave_pos", out, err);
+		r = put_row(m, "SELECT @@GLOBAL.gtid_slave_pos AS gtid_slave_pos", out, err);
 	return r;
 }
 
@@ -177,16 +195,14 @@ static int replica_position(struct my *m, struct vbuf *out, struct snap_error *e
 {
 	const struct timespec pause = { .tv_nsec = STABLE_MS * 1000000 };
 	struct vbuf a = VBUF_INIT, b = VBUF_INIT;
-	bool gaps, runs = false, same = false;
+	bool runs = false, same = false;
 	unsigned n = 0;
-	int r = may_have_gaps(m, &gaps, err);
+	int r = read_channels(m, &a, &n, &runs, err);
 
-	if (r == 0)
-		r = read_channels(m, gaps, &a, &n, &runs, err);
 	for (int i = 0; r == 0 && runs && !same && i < STABLE_TRIES; i++) {
 		(void)nanosleep(&pause, NULL);
 		vbuf_free(&b);
-		r = read_channels(m, gaps, &b, &n, &runs, err);
+		r = read_channels(m, &b, &n, &runs, err);
 		same = r == 0 && strcmp(vbuf_text(&a), vbuf_text(&b)) == 0;
 		if (r == 0 && !same) {
 			struct vbuf t = a;
@@ -239,14 +255,9 @@ int my_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error
 		vbuf_puts(out, "position unknown until verified\n");
 		return 0;
 	}
-	/* the engines' logs out of their buffers: servers that do not flush at each commit */
-	r = my_exec(m, "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", "flush the engines' logs", err);
+	r = my_flush_logs(m, err);
 	if (r == 0)
-		r = put_value(m, "server_id", "SELECT @@GLOBAL.server_id", out, err);
-	if (r == 0 && !m->mariadb && m->version >= 50600)
-		r = put_value(m, "server_uuid", "SELECT @@GLOBAL.server_uuid", out, err);
-	if (r == 0 && strcmp(which, "source") != 0)
-		r = own_position(m, out, err);
+		r = own_position(m, strcmp(which, "source") != 0, out, err);
 	r = r < 0 ? r : strcmp(which, "own") != 0 ? replica_position(m, out, err) : own_role(m, out, err);
 	return r < 0 ? r : vbuf_error(out);
 }

@@ -59,7 +59,7 @@ static int step_lock(struct run *r)
 	struct engine *e = r->e;
 	const struct conf *c = e->door.conf;
 	uint32_t max = (uint32_t)conf_num(c, "db.lock_timeout"), ret_ms = max + 1000;
-	uint64_t tries = conf_num(c, "db.lock_tries");
+	uint64_t tries = conf_num(c, "db.lock_tries"), t;
 	struct job *j;
 	int ret;
 
@@ -85,8 +85,11 @@ static int step_lock(struct run *r)
 	r->locked = ret == 0;
 	if (ret < 0)
 		return r->err->code ? r->err->code : ret;
+	if (e->coord->lock_began)
+		r->lock_ns = e->coord->lock_began(e->coord_self);
 	run_note(r, "locked", run_ms_since(r->lock_ns));
 	FAULT("hold.locked");
+	t = clock_boot_ns();
 	j = run_db_job(r, do_position, 2000);
 	ret = run_call(r, e->db_exec, j, clock_boot_ns() + 2000 * NS_PER_MS, "position");
 	if (r->call_late)
@@ -94,6 +97,8 @@ static int step_lock(struct run *r)
 	if (ret == 0)
 		vbuf_puts(&r->position, vbuf_text(&j->text));
 	job_drop(e->db_exec, j);
+	if (ret == 0)
+		run_note(r, "position", run_ms_since(t));
 	return ret;
 }
 
@@ -122,8 +127,8 @@ static void send_unlock(struct run *r)
 		return;
 	}
 	run_note(r, "unlock_sent", -1);
+	r->unlock_by_ns = clock_boot_ns() + UNLOCK_WAIT_MS * NS_PER_MS;
 	FAULT("hold.unlock_sent");
-	(void)exec_wait(r->e->db_exec, r->unlock, clock_boot_ns() + UNLOCK_WAIT_MS * NS_PER_MS, NULL);
 }
 
 /* Collect the unlock's answer; one that shows that the lock was not ours fails the set. */
@@ -266,8 +271,10 @@ static int step_trigger(struct run *r)
 	int ret;
 
 	engine_step(e, "holding");
-	ret = write_position_files(r);
+	ret = write_position_files(r); /* while the unlock is on its way */
 	FAULT("hold.files");
+	if (r->unlock)
+		(void)exec_wait(e->db_exec, r->unlock, r->unlock_by_ns, NULL);
 	if (ret == 0 && e->prov->features & PROV_SYNC_FIRST) {
 		t = clock_boot_ns();
 		ret = run_sync_result(r, child_sync(d, false, t + left_ms(r) * NS_PER_MS, &e->abort_flag, r->err));

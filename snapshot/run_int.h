@@ -37,6 +37,7 @@ struct run {
 	bool call_late; /* the last call had not come back when it was given up */
 	struct gate_ticket ticket;
 	struct job *unlock;
+	uint64_t unlock_by_ns; /* how long the hold waits for it */
 	uint64_t lock_ns, start_ns;
 	uint64_t ready_ns; /* when the provider's preflight had ended */
 	struct vbuf position;

@@ -302,6 +302,30 @@ def test_a_wrong_policy_is_refused_with_the_choices(server, drive):
     assert failed.value.code == errno.EINVAL and "kill-queries[:USER]" in failed.value.message
 
 
+UNDER_THE_LOCK = {
+    "mariadb": ["BACKUP STAGE START", "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", "BACKUP STAGE BLOCK_COMMIT",
+                "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", "SELECT", "SHOW MASTER STATUS", "SHOW ALL SLAVES STATUS", "BACKUP STAGE END"],
+    "mysql": ["FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", "LOCK INSTANCE FOR BACKUP", "FLUSH TABLES WITH READ LOCK",
+              "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", "SELECT", "SHOW BINARY LOG STATUS", "SHOW REPLICA STATUS", "UNLOCK INSTANCE",
+              "UNLOCK TABLES"],
+}
+
+
+def test_under_the_lock_no_more_is_asked_than_the_position_takes(server, drive):
+    """What is flushed before it needs no flush under it, and the lock that everybody waits for goes last."""
+    if not server.mysql:  # MySQL keeps a session's last ten statements by itself
+        server.db.restart("--performance-schema=ON", "--performance-schema-consumer-events-statements-current=ON",
+                          "--performance-schema-consumer-events-statements-history=ON",
+                          "--performance-schema-events-statements-history-size=10", "--performance-schema-instrument=statement/%=ON")
+    run_all(drive())
+    said = [sql for (sql,) in server.db.query(
+        "SELECT h.SQL_TEXT FROM performance_schema.events_statements_history h JOIN performance_schema.threads t ON t.THREAD_ID = "
+        "h.THREAD_ID WHERE t.PROCESSLIST_ID <> CONNECTION_ID() AND h.SQL_TEXT IS NOT NULL ORDER BY h.EVENT_ID")]
+    wanted = UNDER_THE_LOCK["mysql" if server.mysql else "mariadb"]
+    assert [sql if sql in wanted else sql.split()[0] for sql in said[-len(wanted):]] == wanted
+    assert "@@GLOBAL.gtid" in said[-len(wanted):][wanted.index("SELECT")]
+
+
 @pytest.fixture(scope="module")
 def pair(request, server):
     """A source and a replica of the server's kind."""

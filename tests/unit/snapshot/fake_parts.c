@@ -1,6 +1,7 @@
 /* tests/unit/snapshot/fake_parts.c - the provider and the database of fake.h, and the registry that finds
  * them in place of snapshot/registry.c. */
 #include "tests/unit/snapshot/fake.h"
+#include "base/clock.h"
 #include "snapshot/engine_int.h"
 #include "snapshot/fence/side.h"
 
@@ -228,9 +229,20 @@ static int coord_lock(void *c, uint32_t max_ms, uint32_t lock_ms, struct snap_er
 	if (r == 0 && fake.severed != severed)
 		r = -ECONNABORTED;
 	fake.locked = r == 0;
+	fake.lock_began = clock_boot_ns();
 	fake_unlock_world();
 	fake_leave(ON_LOCK);
 	return answer(r, "lock", err);
+}
+
+static uint64_t coord_lock_began(void *c)
+{
+	uint64_t ns;
+
+	fake_lock_world();
+	ns = fake.lock_began;
+	fake_unlock_world();
+	return ns;
 }
 
 static int coord_position(void *c, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
@@ -277,6 +289,7 @@ static const struct coord_ops coord_fake = {
 	.close = free,
 	.preflight = coord_preflight,
 	.lock = coord_lock,
+	.lock_began = coord_lock_began,
 	.position = coord_position,
 	.unlock = coord_unlock,
 	.sever = coord_sever,

@@ -53,6 +53,10 @@ static void part_close(void *self)
 	{                                                                                                             \
 		return call(#who, "lock", err);                                                                       \
 	}                                                                                                             \
+	static uint64_t who##_lock_began(void *c)                                                                     \
+	{                                                                                                             \
+		return 1000 + strlen(#who);                                                                           \
+	}                                                                                                             \
 	static int who##_position(void *c, uint32_t ms, struct vbuf *out, struct snap_error *err)                     \
 	{                                                                                                             \
 		vbuf_puts(out, #who " here\n");                                                                       \
@@ -79,7 +83,7 @@ static void part_close(void *self)
 	}                                                                                                             \
 	static const struct coord_ops who##_ops = {                                                                   \
 		.name = #who, .open = who##_open, .close = part_close, .preflight = who##_preflight,                  \
-		.lock = who##_lock, .position = who##_position, .unlock = who##_unlock, .sever = who##_sever,         \
+		.lock = who##_lock, .lock_began = who##_lock_began, .position = who##_position, .unlock = who##_unlock, .sever = who##_sever,         \
 		.status = who##_status, .prepare = who##_prepare, .finish = who##_finish,                             \
 	}
 
@@ -148,6 +152,15 @@ static void the_order_is_fixed_whatever_the_option_says(void **state)
 				     "mongodb.finish mysql.finish hook.finish");
 	assert_string_equal(vbuf_text(&out), "mongodb here\nmysql here\nhook here\n");
 	vbuf_free(&out);
+}
+
+static void the_lock_began_with_the_first_of_them(void **state)
+{
+	struct rig *r = *state;
+
+	assert_int_equal(coord_group.lock(r->self, 1000, 1000, &r->err), 0);
+	assert_int_equal(coord_group.lock_began(r->self), 1000 + strlen("mongodb"));
+	assert_int_equal(coord_group.unlock(r->self, 1000, &r->err), 0);
 }
 
 static void a_second_lock_that_fails_releases_the_first(void **state)
@@ -222,6 +235,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_order_is_fixed_whatever_the_option_says, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_lock_began_with_the_first_of_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_second_lock_that_fails_releases_the_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_lock_fails_the_set_and_the_others_are_released, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failed_prepare_is_finished_for_those_that_began, setup, teardown),

@@ -56,6 +56,26 @@ static void the_database_lock_is_over_before_the_slow_part(void **state)
 	assert_false(fake_at(fake_begin(ON_POLL, 0)).gate_closed);
 }
 
+static void skip_five_seconds(void *arg)
+{
+	fake_clock_skip(5000);
+}
+
+static void what_the_lock_does_before_it_makes_others_wait_is_no_part_of_its_time(void **state)
+{
+	struct rig *r = *state;
+	char *ms;
+
+	rig_start(r);
+	fake_clock_hold();
+	fake_hook(ON_LOCK, skip_five_seconds, NULL);
+	take(r, "one", "");
+	ms = show(r, "one", "lock_ms");
+	assert_true(strtod(ms, NULL) >= 0 && strtod(ms, NULL) < 5000);
+	free(ms);
+	fake_clock_run();
+}
+
 static void every_wait_has_its_time(void **state)
 {
 	struct rig *r = *state;
@@ -539,6 +559,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
 		T(the_steps_come_in_their_order),
 		T(the_database_lock_is_over_before_the_slow_part),
+		T(what_the_lock_does_before_it_makes_others_wait_is_no_part_of_its_time),
 		T(every_wait_has_its_time),
 		T(the_image_carries_its_position),
 		T(complete_comes_only_when_the_provider_says_so),
