@@ -90,11 +90,33 @@ def test_ratios_are_taken_within_a_round_and_order_turns_and_rotates():
     from rounds import geometric_mean, interleave, percentile, ratios
     assert list(interleave(["a", "b", "c"], 3)) == [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "b"), (1, "a"),
                                                     (2, "c"), (2, "a"), (2, "b")]
+    assert list(interleave(["a", "b"], 2, ["x", "y"])) == [(0, "x", "a"), (0, "x", "b"), (0, "y", "a"), (0, "y", "b"),
+                                                           (1, "x", "b"), (1, "x", "a"), (1, "y", "b"), (1, "y", "a")]
     runs = [{"view": v, "round": n, "iops": x} for v, n, x in
             (("native", 0, 10), ("mount", 0, 5), ("mount", 1, 30), ("native", 1, 100))]
     assert ratios(runs, "mount") == [0.5, 0.3]
     assert percentile([4, 1, 3, 2], 50) == 2 and percentile([4, 1, 3, 2], 99) == 4
     assert abs(geometric_mean([2, 8]) - 4) < 1e-9
+
+
+def test_a_measurement_that_is_cut_off_leaves_what_it_has(tmp):
+    from rounds import Record
+    out = tmp / "r.json"
+    record = Record(out, "fio", within_s=3600)
+    for n in (1, 2):  # the file is whole after each run
+        record.append({"round": n})
+        assert json.loads(out.read_text())["results"] == [{"round": k} for k in range(1, n + 1)] and not record.spent
+    assert [p.name for p in tmp.iterdir()] == ["r.json"]
+    late = Record(None, "fio", within_s=1e-9)
+    assert not late.spent
+    late.append({})
+    assert late.spent
+
+
+def test_no_run_begins_after_the_time_that_was_given(tmp):
+    got = bench(tmp, "fio", "--profile", "raw", "--cell", "r.psync1$", "--rounds", "50", "--seconds", "0.3", "--what", "native",
+                "--within", "1")["results"]
+    assert [r["round"] for r in got] == [0]  # laying out the file took longer
 
 
 def test_a_run_of_less_than_a_second_ends():
@@ -188,8 +210,9 @@ def test_pieces_of_a_measurement_are_reported_as_one(tmp):
     raw, lat = got.stdout.split("fio, lat400: 1 rounds")
     assert "fio, raw: 2 rounds" in raw
     # (1/50 - 1/100) * 200 = 2 and (1/50 - 1/50) * 100 = 0
-    assert "| r.psync1 | 75 | 0.75 [0.50 1.00] | 2.00 [2.00 2.00] | 1.00 |" in raw
-    assert "| r.psync1 | 100 | 0.50 [0.50 0.50] | 2.00 [2.00 2.00] | 2.00 |" in lat
+    # native and floor, one after the other: 1 / (1/100 + 1/200) = 67
+    assert "| r.psync1 | 75 | 0.75 [0.50 1.00] | 2.00 [2.00 2.00] | 1.00 | 0.67 |" in raw
+    assert "| r.psync1 | 100 | 0.50 [0.50 0.50] | 2.00 [2.00 2.00] | 2.00 | 0.67 |" in lat
     assert sorted(p.name for p in (tmp / "images").iterdir()) == ["fio-lat400.png", "fio-raw.png"]
     (tmp / "d").write_text(json.dumps({"bench": "window", "results": []}))
     for more, why in (("d", "results of window"), ("absent", "not a result of")):

@@ -42,6 +42,11 @@ def two_builds(p):
     p.add_argument("--other-opts", metavar="K=V,...", default="", help="options of its mount")
 
 
+def pieces(p):
+    """What a command takes that can measure in pieces; tests/bench/report puts them together."""
+    p.add_argument("--within", type=float, metavar="SECONDS", help="begin no run after that but the first, and report what there is")
+
+
 def make_build(directory):
     for argv in (["meson", "setup", directory, TOP, "--buildtype=release", "-Dtest_providers=true", "-Ddocs=disabled"],
                  ["ninja", "-C", directory]):

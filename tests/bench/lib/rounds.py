@@ -8,14 +8,16 @@ import statistics
 import time
 
 
-def interleave(names, rounds):
+def interleave(names, rounds, cells=None):
     """The names once a round, every second round the one before backwards, and each pair of rounds rotated, so that drift of
-    the machine and what the one before leaves behind meet each alike."""
+    the machine and what the one before leaves behind meet each alike. With cells: (round, cell, name), in each round all
+    cells, and the names of each one after the other."""
     for n in range(rounds):
         k = (n - n % 2) % len(names)
         order = [*names[k:], *names[:k]]
-        for name in reversed(order) if n % 2 else order:
-            yield n, name
+        if n % 2:
+            order.reverse()
+        yield from ((n, name) for name in order) if cells is None else ((n, c, name) for c in cells for name in order)
 
 
 def ratios(results, name, key="iops", base="native"):
@@ -59,6 +61,25 @@ def busy_jiffies():
     with open("/proc/stat") as f:
         v = [int(x) for x in f.readline().split()[1:9]]
     return sum(v) - v[3] - v[4], sum(v)
+
+
+class Record(list):
+    """What was measured so far. Written to `path`, where there is one, after each run, so that a measurement that is cut off
+    leaves what it has; `spent` is true when there is something and `within_s` seconds have passed since it was made."""
+
+    def __init__(self, path, what, within_s=None):
+        super().__init__()
+        self.path, self.what = path, what
+        self.end = time.monotonic() + within_s if within_s else math.inf
+
+    @property
+    def spent(self):
+        return len(self) > 0 and time.monotonic() >= self.end
+
+    def append(self, result):
+        super().append(result)
+        if self.path:
+            write_json(self.path, self.what, self)
 
 
 def write_json(path, what, results, **more):
