@@ -34,7 +34,8 @@
  * client itself. It ends where it would cost somebody something: a slower device (a cloud volume) under a single
  * caller misses SPIN_NS, and while the CPUs are busy a lane that yields waits its turn behind the others, where one
  * that slept would be let in at once. With several requests at the backing a look nearly always finds something and
- * costs more than it saves: the CPU that it takes is what the workers and callers of the others wait for. */
+ * costs more than it saves: the CPU that it takes is what the workers and callers of the others wait for. Nor is there
+ * anything to save where idle CPUs poll (idlepoll.c). */
 #define SPIN_NS 80000u
 #define SCORE_MAX 64u
 #define MISS_COST 2u
@@ -243,7 +244,8 @@ bool balance_spin_wanted(struct lane *l)
 {
 	struct spin *s = &l->spin;
 
-	if (l->inflight > ALONE || !atomic_load_explicit(&l->core->balance.spare_cpu, memory_order_relaxed))
+	if (l->inflight > ALONE || !atomic_load_explicit(&l->core->balance.spare_cpu, memory_order_relaxed) ||
+	    idlepoll_on(&l->core->idlepoll))
 		return false;
 	return s->score || ++s->skipped % TRY_EACH == 0;
 }

@@ -41,6 +41,7 @@ static void on_kill(void *arg, struct gate_node *n)
 static void on_tick(void *arg)
 {
 	balance_watch(arg);
+	idlepoll_tick(arg);
 }
 
 /* ---- life ---- */
@@ -172,6 +173,7 @@ void core_free(struct core *c)
 	gate_free(c->gate);
 	pool_free(c);
 	balance_free(c);
+	idlepoll_free(c);
 	if (c->end_fd >= 0)
 		(void)close(c->end_fd);
 	(void)pthread_mutex_destroy(&c->pool_lock);
@@ -227,6 +229,7 @@ static int start_all(struct core *c, struct snap_error *err)
 	int r;
 
 	balance_init(c);
+	idlepoll_init(c);
 	r = gate_start(c->gate);
 	if (r < 0)
 		return snap_error_set(err, r, "start the gate timer: %s", strerror(-r));
@@ -513,6 +516,7 @@ void core_status(struct core *c, struct vbuf *out)
 		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no");
 	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_stuck_ms %lu\n", c->lane[0].inplace.n_calls,
 		    c->lane[0].inplace.n_waited, inplace_stuck_ms(&c->lane[0]));
+	idlepoll_status(c, out);
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
 	vbuf_printf(out, "shared_mmap %s\n",
 		    c->mnt[0].allow_mmap ? "yes" : "no: this kernel allows none on direct opens (Linux 6.6)");

@@ -12,6 +12,7 @@
 #include <fuse3/fuse_lowlevel.h>
 
 #include "fs/core.h"
+#include "fs/idlepoll.h"
 #include "fs/lane.h"
 #include "fs/node.h"
 #include "fs/opstat.h"
@@ -113,6 +114,7 @@ struct core {
 	struct mnt mnt[DOOR_MAX_PAIRS];
 	struct lane lane[MAX_LANES];
 	struct balance balance;
+	struct idlepoll idlepoll;
 	struct opstat opstat[OPSTAT_THREADS];
 	struct worker_pool *workers;
 	struct closer *closer;

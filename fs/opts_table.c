@@ -118,6 +118,8 @@ const struct conf_key opts_table[] = {
 	  "longest time for one verification" },
 	{ "threads", CONF_COUNT, "0", NULL, 0, 64, "N",
 	  "data threads; 0: by the number of CPUs" },
+	{ "idle_poll", CONF_BOOL, "no", NULL, 0, 0, "yes|no",
+	  "while operations come, idle CPUs poll instead of halting: faster in a virtual machine, and its host sees them in full use" },
 	{ "max_parked", CONF_COUNT, "8192", NULL, 64, 65536, "N",
 	  "requests that can wait at the closed gate; past it requests stay unfetched" },
 	{ "parked_bytes", CONF_SIZE, "1G", NULL, 1048576, UINT64_MAX, "SIZE",

@@ -1,9 +1,14 @@
 """The transport: how many lanes fetch, and that no request is left behind when that changes."""
 
+import contextlib
 import os
+import pathlib
+import signal
 import subprocess
 import threading
 import time
+
+import pytest
 
 from stillfs import wait_for
 
@@ -79,3 +84,53 @@ def test_a_stalled_call_in_place_holds_back_nobody_else(mount):
         # lanes are counted while they work
         wait_for("one lane to fetch", lambda: os.utime(mount.mnt / "other") or mount.status()["transport_threads_active"] == "1")
     raise AssertionError("no call was made in place")
+
+
+def latency_devices(m):
+    """How often this daemon asks the kernel for idle CPUs that do not halt."""
+    fds = pathlib.Path(f"/proc/{m.daemon}/fd")
+    found = 0
+    for fd in fds.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(fd) == "/dev/cpu_dma_latency"
+    return found
+
+
+def test_idle_cpus_poll_while_operations_come_and_halt_afterwards(make_mount):
+    """A successor takes the dead daemon's request back, and asks anew."""
+    if not os.path.exists("/dev/cpu_dma_latency"):
+        pytest.skip("this kernel has no cpu_dma_latency")
+    m = make_mount(idle_poll="yes")
+    assert latency_devices(m) == 0 and m.status()["idle_poll"] == "off: few operations"
+    stop, paths = threading.Event(), [m.mnt / f"f{i}" for i in range(4)]
+
+    def write(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        while not stop.is_set():
+            os.pwrite(fd, b"x" * 4096, 0)
+        os.close(fd)
+    writers = [threading.Thread(target=write, args=(p,)) for p in paths]
+    for w in writers:
+        w.start()
+    try:
+        wait_for("idle CPUs to poll", lambda: m.status()["idle_poll"] == "on")
+        assert latency_devices(m) == 1
+        time.sleep(2)
+        first = m.daemon
+        os.kill(first, signal.SIGKILL)
+        wait_for("another daemon", lambda: m.status()["pid"] != str(first))
+        m.daemon = int(m.status()["pid"])
+        wait_for("the next one to ask", lambda: m.status()["idle_poll"] == "on")
+        assert latency_devices(m) == 1
+    finally:
+        stop.set()
+        for w in writers:
+            w.join()
+    wait_for("idle CPUs to halt again", lambda: m.status()["idle_poll"] == "off: few operations")
+    assert latency_devices(m) == 0
+
+
+def test_idle_cpus_are_left_alone_by_default(mount):
+    for i in range(3000):
+        os.utime(mount.mnt, (i, i))
+    assert mount.status()["idle_poll"] == "no" and latency_devices(mount) == 0
