@@ -1,7 +1,6 @@
 """tests/harness/coordinators.py - what the conformance suite of coordinators drives, and the servers it runs against."""
 
 import os
-import pathlib
 import re
 import select
 import signal
@@ -10,13 +9,12 @@ import time
 
 import pymysql
 
-import roots
+import clientlib
 from mariadb import MariaDB
 from mongod import Mongod
 from mysql import MySQL, mysql_root
 from stillfs import BUILD, wait_for
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
 UNIT = BUILD / "tests" / "unit" / "snapshot"
 
 
@@ -197,25 +195,6 @@ class Mongo:
         self.db.kill()
 
 
-def libmysqlclient_drive(scratch):
-    """The driver built against MySQL's own client library of sid, run by that release's loader."""
-    root, reason = roots.make("mysqlclient-sid", "sid", ["libmysqlclient-dev"], "usr/include/mysql/mysql.h", variant="extract")
-    assert root, f"no libmysqlclient: {reason}"
-    lib = next(root.glob("usr/lib/*/libmysqlclient.so")).parent
-    out = scratch / "drive_libmysqlclient"
-    (scratch / "include").mkdir()
-    (scratch / "include" / "mysql").symlink_to(root / "usr" / "include" / "mysql")
-    sources = [*sorted((TOP / "snapshot").glob("mysql*.c")), TOP / "snapshot" / "journal.c", *sorted((TOP / "base").glob("*.c")),
-               TOP / "tests" / "harness" / "coord_drive.c"]
-    argv = ["cc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-D_GNU_SOURCE",
-            "-DCOORDINATOR=coord_mysql", f"-I{TOP}", f"-I{scratch}/include/mysql", f"-I{scratch}/include", *sources, "-o", out, "-pthread",
-            lib / "libmysqlclient.so", "-Wl,--allow-shlib-undefined"]
-    r = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
-    assert r.returncode == 0, r.stderr[-3000:]
-    loader = next(p for p in sorted(root.glob("usr/lib/*/ld-linux-*.so.*")))
-    return [loader, "--library-path", lib, out]
-
-
 def make(kind, scratch):
     if kind == "mongodb":
         return Mongo(scratch)
@@ -225,7 +204,7 @@ def make(kind, scratch):
     if kind == "mysql":
         return SQL(scratch, MySQL, [UNIT / "drive_mysql"], "ftwrl+instance")
     assert kind == "mysql-libmysqlclient"
-    return SQL(scratch, MySQL, libmysqlclient_drive(scratch), "ftwrl+instance")
+    return SQL(scratch, MySQL, clientlib.argv("tests/unit/snapshot/drive_mysql"), "ftwrl+instance")
 
 
 def server_version(text):

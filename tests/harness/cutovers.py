@@ -37,6 +37,7 @@ class Site:
 
     def __init__(self, kind):
         self.kind = kind
+        self.program = [PROGRAM]
         self.names = {}  # of servers that are named otherwise than by their file
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test."))
         self.dir.chmod(0o755)
@@ -90,7 +91,7 @@ class Site:
         return self.names.get(s.server_id, self.cnf(s))
 
     def argv(self, *args):
-        return [str(x) for x in (PROGRAM, *args, "--journal", self.journal)]
+        return [str(x) for x in (*self.program, *args, "--journal", self.journal)]
 
     def sides(self, a=None, b=None):
         """--from, --to, and what every run here needs; limits that a machine with other work does not reach."""

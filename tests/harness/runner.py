@@ -14,6 +14,8 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 
+import clientlib
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILDS = {
     "plain": [],
@@ -77,6 +79,16 @@ def build(work, name, count):
             return None
     count.add(f"build {name}", 1, 0, seconds=time.monotonic() - start)
     return directory
+
+
+def build_with_libmysqlclient(work, count):
+    start = time.monotonic()
+    try:
+        os.environ["STILLFS_LIBMYSQLCLIENT"] = str(clientlib.build(work / "client"))
+        count.add("build libmysqlclient", 1, 0, seconds=time.monotonic() - start)
+    except AssertionError as e:
+        print(e)
+        count.add("build libmysqlclient", 0, 1)
 
 
 def c_programs(directory, name, count):
@@ -210,6 +222,7 @@ def clean(work):
 
 def run(work, all_, count):
     directories = {name: d for name in (*BUILDS, "faults") if (d := build(work, name, count))}
+    build_with_libmysqlclient(work, count)
     for name in BUILDS:
         if name in directories:
             c_programs(directories[name], name, count)

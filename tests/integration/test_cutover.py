@@ -8,6 +8,7 @@ import signal
 import pymysql
 import pytest
 
+import clientlib
 import cutovers
 import replication
 from mariadb import MariaDB
@@ -192,6 +193,22 @@ def test_a_retired_server_stays_closed_when_it_is_restarted(site):
     assert not site.writable(site.a)
     with pytest.raises(pymysql.Error, match="read-only"):
         client(site.a).cursor().execute("INSERT INTO a (client, n) VALUES (99, 2)")
+
+
+@pytest.mark.parametrize("servers", [MySQL], indirect=True, ids=["mysql"])  # it has not MariaDB's usual way to log in
+def test_mysqls_own_client_library_does_it_as_well(site):
+    site.program = clientlib.argv("snapshot/stillfs-cutover")
+    try:
+        for _ in range(2):
+            idle = client(site.a)
+            code, out, err = site.run()
+            assert code == 0 and re.search(r"(?m)^ended app \S+ \S+ 1$", out), (out, err)
+            with pytest.raises(pymysql.Error):
+                idle.cursor().execute("SELECT 1")
+            assert site.writable(site.b) and not site.writable(site.a)
+            site.settle()
+    finally:
+        site.program = [cutovers.PROGRAM]
 
 
 def test_stillctl_starts_it(site):

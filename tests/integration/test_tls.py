@@ -9,6 +9,7 @@ import tempfile
 
 import pytest
 
+import clientlib
 import coordinators
 from coordinators import Failed
 from mariadb import MariaDB
@@ -80,7 +81,7 @@ class Site:
         accounts(self.db, kind)
         self.drives = {"libmariadb": self.sql.argv}
         if self.sql.mysql:
-            self.drives["libmysqlclient"] = coordinators.libmysqlclient_drive(scratch)
+            self.drives["libmysqlclient"] = clientlib.argv("tests/unit/snapshot/drive_mysql")
 
     def show(self, alt):
         """Another certificate of the running server."""
