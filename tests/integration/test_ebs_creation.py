@@ -1,6 +1,8 @@
 """Each way in which the request for a snapshot fails, on a mount: what the set says, what is left at EC2, and how long a client's
 writes waited. That every other call x failure holds nothing is tests/unit/snapshot/test_ebs_failures.c's."""
 
+import concurrent.futures
+import contextlib
 import errno
 import os
 import threading
@@ -8,8 +10,8 @@ import time
 
 import pytest
 
-from cloud import cloud, make_cloud, snapshot  # noqa: F401
-from stillfs import wait_for
+from cloud import make_cloud, snapshot  # noqa: F401
+from stillfs import Mount, Scratch, wait_for
 
 GATE_S = 6
 # the request's fault; those of the looks for its snapshots while the gate is closed; errno of the set; its words; how many
@@ -55,9 +57,8 @@ class Writer:
         self.thread.join(30)
 
 
-def fail_each(cloud, make_mount, create, table):  # noqa: F811
+def fail_each(cloud, m, create, table):
     """Each row of the table: what the set says, what is left, how long writes waited."""
-    m = make_mount(env=cloud.env, gate_timeout=GATE_S, **cloud.options)
     writer = Writer(m.mnt / "file")
     try:
         for n, (fault, looks, code, words, made, longest) in enumerate(table):
@@ -79,11 +80,17 @@ def fail_each(cloud, make_mount, create, table):  # noqa: F811
 
 
 @pytest.mark.limit(180)
-def test_each_failure_of_the_request_says_so_leaves_nothing_and_holds_no_longer_than_it_must(cloud, make_mount):  # noqa: F811
-    fail_each(cloud, make_mount, "CreateSnapshot", TABLE)
-
-
-@pytest.mark.limit(180)
-def test_each_failure_of_the_request_for_several_volumes_does_too(make_cloud, make_mount, scratch):  # noqa: F811
-    cloud = make_cloud(scratch.dir / "cloud", {"/dev/sdf": scratch.image, "/dev/sdg": scratch.image})  # noqa: F811
-    fail_each(cloud, make_mount, "CreateSnapshots", SEVERAL)
+def test_each_failure_of_the_request_says_so_leaves_nothing_and_holds_no_longer_than_it_must(make_cloud):  # noqa: F811
+    """Of one volume and of several, at the same time on two mounts: most of it is waiting for deadlines."""
+    with contextlib.ExitStack() as made:
+        work = []
+        for create, table, devices in (("CreateSnapshot", TABLE, ["/dev/sdf"]), ("CreateSnapshots", SEVERAL, ["/dev/sdf", "/dev/sdg"])):
+            scratch = Scratch()
+            made.callback(scratch.close)
+            cloud = make_cloud(scratch.dir / "cloud", {d: scratch.image for d in devices})
+            m = Mount(scratch, env=cloud.env, gate_timeout=GATE_S, **cloud.options)
+            made.callback(m.close)
+            work.append((cloud, m, create, table))
+        pool = made.enter_context(concurrent.futures.ThreadPoolExecutor())
+        for done in [pool.submit(fail_each, *w) for w in work]:
+            done.result()

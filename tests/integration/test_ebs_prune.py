@@ -10,13 +10,18 @@ from stillfs import wait_for
 from test_retention import make_older, plan, sets, settled
 
 
+def take(m, names):
+    """Sets of these names, one after the other; then all are complete, which is asked every second."""
+    for name in names:
+        assert snapshot(m, f"{name} class=nightly") == 0
+    for name in names:
+        m.wait_state(name, "complete")
+
+
 def test_a_plan_removes_its_snapshots_and_no_others(cloud, make_mount):  # noqa: F811
     cloud.proxy.aged = True
     m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
-    assert snapshot(m, "a class=nightly") == 0
-    m.wait_state("a", "complete")
-    assert snapshot(m, "b class=nightly") == 0
-    m.wait_state("b", "complete")
+    take(m, "ab")
     head, rows = plan(m)
     assert {n: r[0] for n, r in rows.items()} == {"a": "delete", "b": "keep"}
     cloud.faults["DeleteSnapshot"] = ["denied"]
@@ -54,9 +59,7 @@ def held(m, name):
 def test_what_is_locked_in_use_or_being_restored_is_kept_with_the_reason(cloud, make_mount):  # noqa: F811
     cloud.proxy.aged = True
     m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
-    for name in "abcdef":
-        assert snapshot(m, f"{name} class=nightly") == 0
-        m.wait_state(name, "complete")
+    take(m, "abcdef")
     cloud.proxy.holds.update(zip(cloud.made, ("locked", "image", "restore")))
     assert m.write("prune", "apply\n") == 0
     settled(m)
@@ -82,9 +85,7 @@ def test_what_is_locked_in_use_or_being_restored_is_kept_with_the_reason(cloud, 
 def test_who_may_not_ask_says_so_once_and_goes_by_the_deletions_answer(cloud, make_mount):  # noqa: F811
     cloud.proxy.aged = True
     m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
-    for name in "abc":
-        assert snapshot(m, f"{name} class=nightly") == 0
-        m.wait_state(name, "complete")
+    take(m, "abc")
     for action in ("DescribeLockedSnapshots", "DescribeImages", "DescribeVolumes"):
         cloud.faults[action] = ["denied"]
     cloud.faults["DeleteSnapshot"] = ["code InvalidSnapshot.InUse"]
@@ -100,9 +101,7 @@ def test_a_policy_among_thousands_of_a_host_of_the_same_name_page_by_page_and_th
     proxy.aged, proxy.page = True, 4
     m = make_mount(env=cloud.env, **cloud.options)
     proxy.foreign = m.name, 3000
-    for name in "abcdef":
-        assert snapshot(m, f"{name} class=nightly") == 0
-        m.wait_state(name, "complete")
+    take(m, "abcdef")
     made = dict(zip("abcdef", cloud.made))
     make_older(m, {"a": 40, "b": 33, "c": 20, "d": 8, "e": 1})
     assert m.write("snapshots/b/pin", "yes\n") == 0 and m.write("retention", "keep_last 1\nkeep_daily 2\nkeep_within 9d\n") == 0
