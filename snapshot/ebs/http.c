@@ -8,6 +8,8 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +19,19 @@
 #define BODY_MAX (8u << 20)
 #define TICK_MS 20
 #define IDLE_S 110L /* a connection unused for longer is not trusted */
+#define SOCKS 4u /* the one that is kept, and tries at other addresses while it is made */
 
 struct http {
 	CURLM *multi;
 	CURL *easy;
+	unsigned n_socks; /* libcurl's, open now */
+	int sock[SOCKS];
 	char detail[CURL_ERROR_SIZE];
 };
 
 /* One transfer, as the callbacks see it. */
 struct transfer {
+	struct http *h;
 	struct http_resp *out;
 	size_t cap, max;
 	bool too_big, no_memory;
@@ -156,11 +162,35 @@ static int on_debug(CURL *easy, curl_infotype type, char *data, size_t size, voi
 static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
 	struct transfer *t = arg;
+	int fd;
 
 	if (t->out->sent)
 		return CURL_SOCKET_BAD;
 	t->out->fresh = true;
-	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	if (fd >= 0 && t->h->n_socks < SOCKS)
+		t->h->sock[t->h->n_socks++] = fd;
+	return fd;
+}
+
+static int on_close(void *arg, curl_socket_t fd)
+{
+	struct http *h = arg;
+
+	for (unsigned i = 0; i < h->n_socks; i++)
+		if (h->sock[i] == fd)
+			h->sock[i--] = h->sock[--h->n_socks];
+	return close(fd);
+}
+
+/* Acknowledge what has come now, not 40 ms later: an answer whose head and body are sent apart has its body held back until
+ * then by the sender (Nagle), with the gate closed. The kernel forgets the wish, so it is told each time. */
+static void acknowledge(const struct http *h)
+{
+	const int on = 1;
+
+	for (unsigned i = 0; i < h->n_socks; i++)
+		(void)setsockopt(h->sock[i], IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 
 /* ---- one request ---- */
@@ -220,6 +250,8 @@ static void set_options(struct http *h, const struct http_req *q, struct transfe
 	(void)curl_easy_setopt(c, CURLOPT_VERBOSE, 1L); /* to on_debug, which prints nothing */
 	(void)curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_socket);
 	(void)curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, t);
+	(void)curl_easy_setopt(c, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+	(void)curl_easy_setopt(c, CURLOPT_CLOSESOCKETDATA, h); /* the connection keeps it */
 	(void)curl_easy_setopt(c, CURLOPT_USERAGENT, "stillfs");
 	(void)curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
 	if (q->ca_file && *q->ca_file)
@@ -292,6 +324,7 @@ static CURLcode drive(struct http *h, const struct http_req *q, bool *stopped)
 	while (running) {
 		if (curl_multi_perform(h->multi, &running) != CURLM_OK)
 			return CURLE_OUT_OF_MEMORY;
+		acknowledge(h);
 		while ((m = curl_multi_info_read(h->multi, &left)))
 			if (m->msg == CURLMSG_DONE)
 				return m->data.result;
@@ -310,7 +343,7 @@ static CURLcode drive(struct http *h, const struct http_req *q, bool *stopped)
 
 int http_do(struct http *h, const struct http_req *q, struct http_resp *out, struct snap_error *err)
 {
-	struct transfer t = { .out = out, .max = q->max_body ? q->max_body : BODY_MAX };
+	struct transfer t = { .h = h, .out = out, .max = q->max_body ? q->max_body : BODY_MAX };
 	struct curl_slist *headers = NULL;
 	bool stopped = false;
 	CURLcode c;
