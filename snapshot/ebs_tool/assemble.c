@@ -16,7 +16,9 @@
 #define STEPS_MAX 160u
 #define READ_B (4u << 20)
 
-enum undo_kind { UNDO_VOLUME, UNDO_ATTACHMENT, UNDO_MOUNT, UNDO_VG, UNDO_MD };
+enum undo_kind { UNDO_VOLUME, UNDO_ATTACHMENT, UNDO_MOUNT, UNDO_VG, UNDO_PV, UNDO_MD };
+
+const char *assemble_lvm_devices = "/etc/lvm/devices/system.devices";
 
 struct undo {
 	unsigned n;
@@ -95,6 +97,9 @@ void undo_all(struct undo *u, struct tool *t, bool keep)
 			break;
 		case UNDO_VG:
 			r = tool_exec((const char *[]){ "vgchange", "-an", what, NULL }, &err);
+			break;
+		case UNDO_PV:
+			r = tool_exec((const char *[]){ "lvmdevices", "--deldev", what, NULL }, &err);
 			break;
 		case UNDO_MD:
 			r = tool_exec((const char *[]){ "mdadm", "--stop", what, NULL }, &err);
@@ -208,7 +213,7 @@ int assemble_read_all(const struct members *ms, struct snap_error *err)
 /* ---- layers ---- */
 
 /* Paths of a place's members, with their partition. */
-static unsigned leaves(const struct members *ms, const struct place *p, char path[][270], const char *out[])
+static void leaves(const struct members *ms, const struct place *p, char path[][270], const char *out[])
 {
 	unsigned n = 0;
 
@@ -222,56 +227,83 @@ static unsigned leaves(const struct members *ms, const struct place *p, char pat
 		n++;
 	}
 	out[n] = NULL;
-	return n;
 }
 
-/* The block device with the file system. */
+/* An array of the leaves, which it replaces. */
+static int build_md(struct undo *u, const char *name, const char *leaf[], struct snap_error *err)
+{
+	const char *argv[VOLS_MAX + 6] = { "mdadm", "--assemble", "--update=uuid", name }; /* the original may be here */
+	int r;
+
+	for (unsigned i = 0; leaf[i]; i++)
+		argv[4 + i] = leaf[i];
+	r = tool_exec(argv, err);
+	if (r == 0)
+		note(u, UNDO_MD, name);
+	leaf[0] = name;
+	leaf[1] = NULL;
+	return r;
+}
+
+/* Of the leaves, with a new name and new ids. Where LVM looks at listed devices only, it is told of them. */
+static int build_vg(struct undo *u, const char *name, const char *const leaf[], struct snap_error *err)
+{
+	const char *argv[VOLS_MAX + 6] = { "vgimportclone", "-n", name };
+	bool listed = access(assemble_lvm_devices, F_OK) == 0;
+	unsigned at = 3;
+	int r;
+
+	if (listed)
+		argv[at++] = "--importdevices";
+	for (unsigned i = 0; leaf[i]; i++)
+		argv[at++] = leaf[i];
+	r = tool_exec(argv, err);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; listed && leaf[i]; i++)
+		note(u, UNDO_PV, leaf[i]);
+	note(u, UNDO_VG, name); /* before it is active: that may end half-way */
+	return tool_exec((const char *[]){ "vgchange", "-ay", name, NULL }, err);
+}
+
+/* The block device with the file system of pair k. Pairs before it may have built the volume group that it lies in. */
 static int build(struct undo *u, const struct members *ms, const struct place *p, unsigned k, char *dev, size_t cap,
 		 struct snap_error *err)
 {
 	static char path[VOLS_MAX][270]; /* one thread */
-	const char *leaf[VOLS_MAX + 1], *argv[VOLS_MAX + 10] = { 0 };
-	unsigned n = leaves(ms, p, path, leaf), at = 0;
-	char name[80];
+	const char *leaf[VOLS_MAX + 2];
+	char vg[80], md[80];
+	unsigned first = 0;
 	int r = 0;
 
+	leaves(ms, &p[k], path, leaf);
 	(void)snprintf(dev, cap, "%s", leaf[0]);
-	if (*p->md) {
-		(void)snprintf(name, sizeof(name), "/dev/md/stillfs-%.8s-%u", ms->set->id, k);
-		argv[at++] = "mdadm";
-		argv[at++] = "--assemble";
-		argv[at++] = "--update=uuid"; /* the original may be here */
-		argv[at++] = name;
-		for (unsigned i = 0; i < n; i++)
-			argv[at++] = leaf[i];
-		r = tool_exec(argv, err);
-		if (r < 0)
-			return r;
-		note(u, UNDO_MD, name);
-		(void)snprintf(path[0], sizeof(path[0]), "%s", name);
-		(void)snprintf(dev, cap, "%s", name);
-		n = 1;
-		leaf[0] = path[0];
+	while (*p[k].vg && strcmp(p[first].vg, p[k].vg) != 0)
+		first++;
+	(void)snprintf(vg, sizeof(vg), "stillfs_%.8s_%u", ms->set->id, first);
+	(void)snprintf(md, sizeof(md), "/dev/md/stillfs-%.8s-%u", ms->set->id, k);
+	if (*p[k].vg && first < k) {
+		(void)snprintf(dev, cap, "/dev/%s/%s", vg, p[k].lv);
+		return 0;
 	}
-	if (*p->vg) {
-		const char *up[] = { "vgchange", "-ay", name, NULL };
+	if (*p[k].md) {
+		r = build_md(u, md, leaf, err);
+		(void)snprintf(dev, cap, "%s", md);
+	}
+	if (r == 0 && *p[k].vg) {
+		r = build_vg(u, vg, leaf, err);
+		(void)snprintf(dev, cap, "/dev/%s/%s", vg, p[k].lv);
+	}
+	return r;
+}
 
-		(void)snprintf(name, sizeof(name), "stillfs_%.8s_%u", ms->set->id, k);
-		memset(argv, 0, sizeof(argv));
-		argv[0] = "vgimportclone"; /* new name, new UUIDs of group and volumes */
-		argv[1] = "-n";
-		argv[2] = name;
-		for (unsigned i = 0; i < n; i++)
-			argv[3 + i] = leaf[i];
-		r = tool_exec(argv, err);
-		if (r == 0)
-			r = tool_exec(up, err);
-		if (r < 0)
-			return r;
-		note(u, UNDO_VG, name);
-		(void)snprintf(dev, cap, "/dev/%s/%s", name, p->lv);
-	}
-	return 0;
+/* A volume group is put together from all its volumes, also those below other pairs alone. */
+static void join_groups(struct place *p, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		for (unsigned k = 0; k < i; k++)
+			if (*p[i].vg && strcmp(p[i].vg, p[k].vg) == 0)
+				p[i].members = p[k].members |= p[i].members;
 }
 
 static int make_dir(const char *path, struct snap_error *err)
@@ -319,16 +351,19 @@ int assemble_mount(struct undo *u, const struct members *ms, const char *dir, st
 	static struct place p[TOOL_PAIRS]; /* one thread, once a process */
 	static char where[TOOL_PAIRS][400];
 	char dev[400];
-	unsigned n = ms->n_pairs, mounts = 0;
+	unsigned n = ms->n_pairs;
 	int r = n ? 0 : snap_error_set(err, -EINVAL, "the tags of set %s do not say what its volumes hold: mount them by hand", ms->set->name);
 
 	for (unsigned i = 0; r == 0 && i < n; i++)
 		r = place_read(ms->pair[i], ms, &p[i], err);
+	if (r == 0)
+		join_groups(p, n);
 	for (unsigned i = 0; r == 0 && i < n; i++) {
 		unsigned k = 0;
 
 		/* pairs that share a file system share the mount */
-		while (k < i && !(p[k].members == p[i].members && strcmp(p[k].lv, p[i].lv) == 0 && strcmp(p[k].part, p[i].part) == 0))
+		while (k < i && !(p[k].members == p[i].members && strcmp(p[k].vg, p[i].vg) == 0 && strcmp(p[k].lv, p[i].lv) == 0 &&
+				  strcmp(p[k].part, p[i].part) == 0))
 			k++;
 		if (k < i) {
 			memcpy(where[i], where[k], sizeof(where[i]));
@@ -338,10 +373,9 @@ int assemble_mount(struct undo *u, const struct members *ms, const char *dir, st
 			(void)snprintf(where[i], sizeof(where[i]), "%.380s.%u", dir, i);
 		else
 			(void)snprintf(where[i], sizeof(where[i]), "%.390s", dir);
-		r = build(u, ms, &p[i], i, dev, sizeof(dev), err);
+		r = build(u, ms, p, i, dev, sizeof(dev), err);
 		if (r == 0)
 			r = mount_one(u, dev, p[i].fs, where[i], err);
-		mounts++;
 	}
 	for (unsigned i = 0; r == 0 && i < n; i++)
 		(void)printf("path %s %s%s\n", p[i].mountpoint, where[i], p[i].sub);

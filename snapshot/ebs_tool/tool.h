@@ -55,6 +55,7 @@ struct place {
 int place_read(const char *text, const struct members *ms, struct place *out, struct snap_error *err);
 
 /* assemble.c: block devices, layers, file systems; every step can be undone in reverse order */
+extern const char *assemble_lvm_devices; /* LVM's list of devices; where there is none it looks at all. A test sets it */
 struct undo;
 struct undo *undo_new(void);
 void undo_all(struct undo *u, struct tool *t, bool keep); /* keep: forget, undo nothing */
