@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <json-c/printbuf.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@
 #define TRIES 3
 #define TOKEN_S 21600u
 #define ANSWER_MAX 65536u
+#define STRING_MAX 16000 /* longer than any value that is taken */
 
 /* ---- JSON ---- */
 
@@ -33,6 +35,28 @@ static void wipe_member(struct json_object *o, const char *name)
 		explicit_bzero((void *)(uintptr_t)text, strlen(text)); /* json-c frees it, and does not wipe */
 }
 
+/* The parser collects each string in a buffer of its own, which it would move as it grows, and leaves behind: it is made large
+ * before, by a string that is no secret, and wiped after. */
+static struct json_object *parse(const char *text)
+{
+	struct json_tokener *t = json_tokener_new();
+	char *big = malloc(ANSWER_MAX);
+	struct json_object *o = NULL;
+
+	if (t && big) {
+		(void)snprintf(big, ANSWER_MAX, "\"%*s\"", STRING_MAX, "");
+		json_object_put(json_tokener_parse_ex(t, big, -1));
+		json_tokener_reset(t);
+		o = json_tokener_parse_ex(t, text, -1);
+	}
+	if (t && t->pb)
+		explicit_bzero(t->pb->buf, (size_t)t->pb->size);
+	if (t)
+		json_tokener_free(t);
+	free(big);
+	return o;
+}
+
 static int copy(char *to, size_t cap, const char *from)
 {
 	size_t n = strlen(from);
@@ -45,7 +69,7 @@ static int copy(char *to, size_t cap, const char *from)
 
 int creds_json(const char *text, const char *who, struct aws_key *out, struct snap_error *err)
 {
-	struct json_object *o = json_tokener_parse(text ? text : "");
+	struct json_object *o = parse(text ? text : "");
 	int r = -EBADMSG;
 
 	*out = (struct aws_key){ 0 };

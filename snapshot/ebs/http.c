@@ -4,6 +4,7 @@
  * Blocks:    http_do, up to its deadline. A name that does not resolve is left to its thread (QUICK_EXIT).
  * Errors:    -errno with the sentence. */
 #include "snapshot/ebs/http.h"
+#include "snapshot/ebs/wipe.h"
 #include "base/clock.h"
 
 #include <curl/curl.h>
@@ -43,7 +44,8 @@ static bool curl_ready;
 
 static void global_init(void)
 {
-	curl_ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+	/* its buffers hold tokens that are sent, and keys that come */
+	curl_ready = curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wipe_free, wipe_realloc, strdup, calloc) == CURLE_OK;
 }
 
 struct http *http_free(struct http *h)

@@ -1,21 +1,29 @@
 /* snapshot/ebs/xml.c - see xml.h. libxml2's tree. */
 #include "snapshot/ebs/xml.h"
+#include "snapshot/ebs/wipe.h"
 
 #include <errno.h>
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* struct xml is xmlDoc and struct xml_elem is xmlNode: the names keep libxml2 in this file. */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+static void init(void)
+{
+	(void)xmlMemSetup(wipe_free, malloc, wipe_realloc, strdup); /* STS's answers hold keys */
+	xmlInitParser();
+}
+
 struct xml *xml_parse(const char *text, size_t len, struct snap_error *err)
 {
 	xmlDoc *d;
 
-	(void)pthread_once(&once, xmlInitParser);
+	(void)pthread_once(&once, init);
 	if (len > XML_MAX) {
 		snap_error_set(err, -EFBIG, "an answer of %zu bytes is too long", len);
 		return NULL;

@@ -94,6 +94,7 @@ static void conn_close(struct conn *c)
 		SSL_free(c->ssl);
 	}
 	(void)close(c->fd);
+	explicit_bzero(c->buf, BUF); /* test_ebs_secrets looks for what the client leaves */
 	free(c->buf);
 	*c = (struct conn){ .fd = -1 };
 }
@@ -280,8 +281,10 @@ void hs_stop(struct hs *s, bool unplayed)
 	memcpy(wrong, s->wrong, sizeof(wrong));
 	for (unsigned i = 0; i < CONNS; i++)
 		conn_close(&s->conns[i]);
-	for (unsigned i = 0; i < s->n_reqs; i++)
+	for (unsigned i = 0; i < s->n_reqs; i++) {
+		explicit_bzero(s->reqs[i], strlen(s->reqs[i]));
 		free(s->reqs[i]);
+	}
 	(void)close(s->listener);
 	(void)close(s->wake[0]);
 	(void)close(s->wake[1]);
