@@ -24,6 +24,7 @@ struct catalog {
 	size_t n, cap, n_names;
 	uint64_t next_seq;
 	unsigned bad;
+	bool aside; /* files *.bad lie there */
 };
 
 int catalog_random_id(char out[33])
@@ -205,6 +206,7 @@ static int load_one(struct catalog *c, const char *name)
 	log_error("catalog: %s/%s is no record of a set; kept aside as %s", c->dir, name, bad);
 	(void)renameat(c->dirfd, name, c->dirfd, bad);
 	c->bad++;
+	c->aside = true;
 	return 0;
 }
 
@@ -223,6 +225,8 @@ static int load_all(struct catalog *c, struct snap_error *err)
 			(void)unlinkat(c->dirfd, e->d_name, 0); /* of a write that did not finish */
 		else if (len > 5 && strcmp(e->d_name + len - 5, ".json") == 0)
 			r = load_one(c, e->d_name);
+		else if (len > 4 && strcmp(e->d_name + len - 4, ".bad") == 0)
+			c->aside = true;
 	}
 	(void)closedir(d);
 	return r < 0 ? snap_error_set(err, r, "read %s: out of memory", c->dir) : 0;
@@ -277,6 +281,11 @@ const char *catalog_lineage(const struct catalog *c)
 unsigned catalog_bad(const struct catalog *c)
 {
 	return c->bad;
+}
+
+bool catalog_aside(const struct catalog *c)
+{
+	return c->aside;
 }
 
 size_t catalog_count(const struct catalog *c)

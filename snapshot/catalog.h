@@ -15,6 +15,7 @@ struct catalog *catalog_open(const char *state_dir, struct snap_error *err);
 struct catalog *catalog_free(struct catalog *c);
 const char *catalog_lineage(const struct catalog *c);
 unsigned catalog_bad(const struct catalog *c); /* files set aside at opening */
+bool catalog_aside(const struct catalog *c); /* any lies aside, of this opening or an earlier one */
 size_t catalog_count(const struct catalog *c);
 struct set *catalog_at(const struct catalog *c, size_t i); /* by creation */
 struct set *catalog_find(const struct catalog *c, const char *name); /* not those being deleted; hashed */

@@ -139,7 +139,7 @@ static void complete_some(struct engine *e)
 		} else {
 			log_info("snapshot %s complete: lock %.1f ms, hold %.1f ms", s->name, s->lock_ms, s->hold_ms);
 			verify_completed(e, s); /* first: it is kept while it is verified */
-			prune_auto(e);
+			prune_auto(e, true);
 		}
 	}
 }
@@ -375,6 +375,7 @@ void engine_free(struct engine *e)
 	vbuf_free(&e->doctor);
 	vbuf_free(&e->binlogs.text);
 	haul_free(e->stock.all);
+	haul_free(e->orphans.all);
 	vbuf_free(&e->rescan.last);
 	(void)pthread_mutex_destroy(&e->lock);
 	(void)pthread_mutex_destroy(&e->save_lock);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "snapshot/orphans.h"
 #include "snapshot/prune.h"
 
 #include <errno.h>
@@ -102,6 +103,7 @@ static int forget(struct engine *e, struct set *s, struct snap_error *err)
 	(void)pthread_mutex_lock(&e->lock);
 	catalog_drop(e->cat, s);
 	stock_forget(e, id);
+	orphans_forget(e, id);
 	(void)pthread_mutex_unlock(&e->lock);
 	FAULT("clean.dropped");
 	e->door.ops->event(e->door.fs, "snapshot", text);

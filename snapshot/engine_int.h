@@ -77,6 +77,7 @@ struct engine {
 	struct vbuf doctor; /* what the last look found */
 	struct seen_logs binlogs;
 	struct seen_sets stock;
+	struct seen_orphans orphans;
 	bool db_recover_due; /* the engine thread's own, as this: */
 	uint64_t db_recover_ns; /* not before */
 	/* the lock's owner rendered the coordinator's lines here, so that status calls no SQL */

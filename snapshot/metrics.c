@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "snapshot/engine_int.h"
 #include "snapshot/fence/keep.h"
+#include "snapshot/orphans.h"
 #include "snapshot/prune.h"
 #include "snapshot/prune_int.h"
 
@@ -139,5 +140,6 @@ void engine_metrics(struct engine *e, struct vbuf *out)
 		strcmp(fence_keep_state(e->fence), "on") == 0);
 	put_sets(e, out);
 	put_prune(e, out);
+	orphans_metrics(e, out);
 	(void)pthread_mutex_unlock(&e->lock);
 }

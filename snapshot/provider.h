@@ -28,6 +28,7 @@ struct prov_run {
 	const char *name; /* set name, [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 	const char *set_id; /* unique id of the set, 32 hex digits */
 	const char *lineage; /* 32 hex digits */
+	const char *origin; /* of this stillfs on this machine (prune_origin), to be kept with the data; "" or NULL: unknown */
 	const char *class, *description, *tags; /* of the set; tags: "key:value" lines */
 	const char *position; /* "key value" lines; "" before trigger, the record's for resume */
 	bool pin;
@@ -90,7 +91,8 @@ struct prov_ops {
 	int (*warm)(void *p, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
 	/* optional: every set that the provider's own records tell of, of one lineage ("": of all) and of stillfs
 	 * `name` ("": of all). Each with name, id, class, lineage, state (pending, complete, failed), times,
-	 * description, tags, position as far as known; fn takes it over when it returns 0; < 0 ends the scan. */
+	 * description, tags, position, origin as far as known; fn takes it over when it returns 0; < 0 ends the scan. What
+	 * has no set's name of its own has one that begins with ".", and remove gets its id for a name. */
 	int (*scan)(void *p, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg,
 		    uint32_t max_ms, struct snap_error *err);
 	/* optional: keep the pin in the provider's records, too */

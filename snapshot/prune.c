@@ -3,7 +3,7 @@
  * Blocks:    never, but for prune_open, which reads small files.
  * Errors:    -errno with the sentence. */
 #include "snapshot/prune.h"
-#include "snapshot/prune_int.h"
+#include "snapshot/orphans.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/hex.h"
@@ -48,6 +48,8 @@ static int digest(const struct engine *e, struct plan *pl)
 		vbuf_printf(&b, "%s %d %d %d %d %lld %s %d %llx %x %s\n", pl->set[i]->id, (int)pl->set[i]->state, pl->in[i].pin,
 			    pl->in[i].verified, pl->in[i].held, (long long)pl->in[i].created, pl->in[i].class, pl->out[i].keep,
 			    (unsigned long long)pl->out[i].rules, pl->out[i].why, pl->in[i].tags);
+	for (size_t i = 0; i < pl->n_orphans; i++)
+		vbuf_printf(&b, "orphan %s %d\n", pl->orphan[i].s->id, (int)pl->orphan[i].why);
 	ok = ok && vbuf_error(&b) == 0 && EVP_DigestUpdate(c, vbuf_text(&b), b.len) && EVP_DigestFinal_ex(c, md, NULL);
 	EVP_MD_CTX_free(c);
 	vbuf_free(&b);
@@ -56,7 +58,7 @@ static int digest(const struct engine *e, struct plan *pl)
 	return ok ? 0 : -ENOMEM;
 }
 
-int plan_make(struct engine *e, struct plan *pl, struct snap_error *err)
+int plan_make(struct engine *e, struct plan *pl, bool orphans, struct snap_error *err)
 {
 	size_t n = catalog_count(e->cat);
 	struct set *s;
@@ -76,6 +78,8 @@ int plan_make(struct engine *e, struct plan *pl, struct snap_error *err)
 	}
 	for (size_t i = 0; r == 0 && i < pl->n; i++)
 		pl->n_delete += !pl->out[i].keep;
+	if (r == 0 && orphans)
+		r = orphans_judge(e, &pl->orphan, &pl->n_orphans, &pl->n_orphans_delete);
 	if (r == 0)
 		r = digest(e, pl);
 	if (r < 0) {
@@ -90,6 +94,7 @@ void plan_free(struct plan *pl)
 	free(pl->set);
 	free(pl->in);
 	free(pl->out);
+	free(pl->orphan);
 	*pl = (struct plan){ 0 };
 }
 
@@ -135,7 +140,7 @@ void plan_reason(const struct engine *e, const struct plan *pl, size_t i, struct
 static int refuse_floor(struct engine *e, const struct set *s, const char *what, struct snap_error *err)
 {
 	struct plan pl;
-	int r = plan_make(e, &pl, err);
+	int r = plan_make(e, &pl, false, err);
 
 	for (size_t i = 0; r == 0 && i < pl.n; i++) {
 		if (pl.set[i] != s || !pl.out[i].floor)
@@ -201,7 +206,14 @@ void prune_status(struct engine *e, struct vbuf *out)
 			    p->run_skipped, p->run_failed);
 	else
 		vbuf_puts(out, "last_prune none\n");
-	vbuf_printf(out, "prune_left %zu\n", p->n_journal);
+	vbuf_printf(out, "prune_left %zu\norphans ", p->n_journal);
+	orphans_count(e, out);
+	vbuf_puts(out, "\n");
+}
+
+const char *prune_origin(const struct engine *e)
+{
+	return e->prune ? e->prune->origin : "";
 }
 
 /* ---- life ---- */

@@ -13,7 +13,10 @@ void prune_free(struct prune *p); /* NULL is harmless */
 /* May this set be deleted? Lock held. what: begins the sentence. force: the floor does not count.
  * -EBUSY pinned, held, being taken, the floor; -EPERM another lineage's, or this machine has not adopted the sets. */
 int prune_may_delete(struct engine *e, const struct set *s, bool force, const char *what, struct snap_error *err);
-void prune_auto(struct engine *e); /* a set is complete: auto_prune. The engine's thread, lock not held */
+/* auto_prune. completed: a set is complete, so leftovers are looked for, too, and it comes again. Engine's thread, lock not held */
+void prune_auto(struct engine *e, bool completed);
+/* Of this stillfs on this machine: 32 hex digits, the same at each start; "": the machine has no id. Any thread. */
+const char *prune_origin(const struct engine *e);
 /* A set's data is gone; its record goes next. Engine's thread, lock not held. */
 void prune_removed(struct engine *e, struct set *s);
 void prune_dropped(struct engine *e, const char *id, const char *name); /* and now the record is gone, too */

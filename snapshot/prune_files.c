@@ -1,7 +1,7 @@
 /* snapshot/prune_files.c - the control files retention, prune and prune.log: one renderer and one parser each.
  * Threads: control threads. Blocks: a write saves one small file. Errors: -errno with the sentence. */
 #include "snapshot/prune.h"
-#include "snapshot/prune_int.h"
+#include "snapshot/orphans.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 
@@ -92,44 +92,66 @@ static void head(struct engine *e, const struct plan *pl, struct vbuf *out)
 	vbuf_printf(out, "\nauto_prune %s%s\n", off ? "off: " : "on", off ? off : "");
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
 		left += s->state == SET_DELETING;
-	vbuf_printf(out, "keep %zu\ndelete %zu\nremoving %zu\n", pl->n - pl->n_delete, pl->n_delete, left);
+	vbuf_printf(out, "keep %zu\ndelete %zu\nremoving %zu\norphans ", pl->n + pl->n_orphans - pl->n_delete - pl->n_orphans_delete,
+		    pl->n_delete + pl->n_orphans_delete, left);
+	orphans_count(e, out);
+	vbuf_puts(out, "\n");
 }
 
-static void row(struct engine *e, const struct plan *pl, size_t i, const int w[2], struct vbuf *out)
+static void row(const struct set *s, bool keep, const int w[2], struct vbuf *out)
 {
-	const struct set *s = pl->set[i];
 	char t[CLOCK_ISO_MAX];
 
 	clock_iso(s->created, t);
 	(void)snprintf(t + 19, sizeof(t) - 19, "Z");
-	vbuf_printf(out, "%-8s  %-*s  %-*s  %s  %-8s  ", pl->out[i].keep ? "keep" : "delete", w[0], s->name, w[1], s->class, t,
+	vbuf_printf(out, "%-8s  %-*s  %-*s  %s  %-8s  ", keep ? "keep" : "delete", w[0], s->name, w[1], s->class, t,
 		    set_state_name(s->state));
-	plan_reason(e, pl, i, out);
-	vbuf_puts(out, "\n");
+}
+
+static void widen(int w[2], const struct set *s)
+{
+	w[0] = (int)strlen(s->name) > w[0] ? (int)strlen(s->name) : w[0];
+	w[1] = (int)strlen(s->class) > w[1] ? (int)strlen(s->class) : w[1];
+}
+
+static void rows(struct engine *e, const struct plan *pl, struct vbuf *out)
+{
+	int w[2] = { 4, 5 };
+	struct set *s;
+
+	for (size_t i = 0; i < pl->n; i++)
+		widen(w, pl->set[i]);
+	for (size_t i = 0; i < pl->n_orphans; i++)
+		widen(w, pl->orphan[i].s);
+	vbuf_printf(out, "%-8s  %-*s  %-*s  %-20s  %-8s  %s\n", "ACTION", w[0], "NAME", w[1], "CLASS", "CREATED", "STATE", "WHY");
+	for (size_t i = 0; i < pl->n; i++) {
+		row(pl->set[i], pl->out[i].keep, w, out);
+		plan_reason(e, pl, i, out);
+		vbuf_puts(out, "\n");
+	}
+	for (size_t i = 0; i < pl->n_orphans; i++) {
+		row(pl->orphan[i].s, pl->orphan[i].why != ORPHAN_GOES, w, out);
+		orphans_reason(e, &pl->orphan[i], out);
+		vbuf_puts(out, "\n");
+	}
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
+		if (s->state == SET_DELETING)
+			vbuf_printf(out, "%-8s  %-*s  %-*s  tries %u%s%s\n", "removing", w[0], s->name, w[1], s->class, s->tries,
+				    s->held ? ": " : "", s->held ? s->held : "");
 }
 
 int prune_show(struct engine *e, const char *set, struct vbuf *out)
 {
 	struct snap_error err = { 0 };
-	int w[2] = { 4, 5 }, r;
 	struct plan pl;
-	struct set *s;
+	int r;
 
 	(void)pthread_mutex_lock(&e->lock);
-	r = plan_make(e, &pl, &err);
+	orphans_ask(e, false);
+	r = plan_make(e, &pl, true, &err);
 	if (r == 0) {
 		head(e, &pl, out);
-		for (size_t i = 0; i < pl.n; i++) {
-			w[0] = (int)strlen(pl.set[i]->name) > w[0] ? (int)strlen(pl.set[i]->name) : w[0];
-			w[1] = (int)strlen(pl.set[i]->class) > w[1] ? (int)strlen(pl.set[i]->class) : w[1];
-		}
-		vbuf_printf(out, "%-8s  %-*s  %-*s  %-20s  %-8s  %s\n", "ACTION", w[0], "NAME", w[1], "CLASS", "CREATED", "STATE", "WHY");
-		for (size_t i = 0; i < pl.n; i++)
-			row(e, &pl, i, w, out);
-		for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
-			if (s->state == SET_DELETING)
-				vbuf_printf(out, "%-8s  %-*s  %-*s  tries %u%s%s\n", "removing", w[0], s->name, w[1], s->class, s->tries,
-					    s->held ? ": " : "", s->held ? s->held : "");
+		rows(e, &pl, out);
 	}
 	plan_free(&pl);
 	(void)pthread_mutex_unlock(&e->lock);
@@ -158,7 +180,7 @@ static int adopt(struct engine *e, struct snap_error *err)
 	return r;
 }
 
-/* "apply [PLANID]" | "adopt" | "delete NAME force" */
+/* "apply [PLANID]" | "adopt" | "delete NAME force" | "delete ID orphan" */
 int prune_write(struct engine *e, const char *set, const char *text, size_t len, struct snap_error *err)
 {
 	char word[16] = "", a[80] = "", b[16] = "", rest[2];
@@ -178,7 +200,9 @@ int prune_write(struct engine *e, const char *set, const char *text, size_t len,
 		return adopt(e, err);
 	if (strcmp(word, "delete") == 0 && n == 3 && strcmp(b, "force") == 0)
 		return prune_force(e, a, err);
-	return snap_error_set(err, -EINVAL, "prune: expected \"apply [PLANID]\", \"adopt\" or \"delete NAME force\"");
+	if (strcmp(word, "delete") == 0 && n == 3 && strcmp(b, "orphan") == 0)
+		return orphans_delete(e, a, err);
+	return snap_error_set(err, -EINVAL, "prune: expected \"apply [PLANID]\", \"adopt\", \"delete NAME force\" or \"delete ID orphan\"");
 }
 
 int prune_show_log(struct engine *e, const char *set, struct vbuf *out)

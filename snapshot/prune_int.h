@@ -11,6 +11,9 @@
 #include "snapshot/retention.h"
 
 #define PLAN_ID_LEN 16
+#define BY_ORPHAN "delete --orphan"
+
+struct orphan;
 
 struct prune {
 	struct ret_policy policy, configured;
@@ -25,6 +28,7 @@ struct prune {
 	size_t n_journal;
 	char journal_plan[PLAN_ID_LEN + 1]; /* the plan that wrote it last */
 	char earlier[PLAN_ID_LEN + 1]; /* the last plan that counted in a process before this one; "": none */
+	char origin[33]; /* prune_origin */
 	char run_id[PLAN_ID_LEN + 1]; /* the last run */
 	struct timespec run_when;
 	unsigned run_removed, run_failed, run_skipped; /* of the last run's sets; failed: tries */
@@ -32,17 +36,19 @@ struct prune {
 	uint64_t runs, removed, failed, skipped;
 };
 
-/* A plan over the sets of the catalog. Valid while e->lock is held. */
+/* A plan over the sets of the catalog, and orphans at the provider. Valid while e->lock is held. */
 struct plan {
 	size_t n, n_delete;
 	struct set **set;
 	struct ret_set *in;
 	struct ret_result *out;
+	struct orphan *orphan; /* orphans.h */
+	size_t n_orphans, n_orphans_delete;
 	char id[PLAN_ID_LEN + 1];
 };
 
 /* prune.c; e->lock held */
-int plan_make(struct engine *e, struct plan *pl, struct snap_error *err);
+int plan_make(struct engine *e, struct plan *pl, bool orphans, struct snap_error *err); /* orphans: with them */
 void plan_free(struct plan *pl);
 /* Why a set is kept: every reason, with commas. `policy keep` or, when it goes, why. */
 void plan_reason(const struct engine *e, const struct plan *pl, size_t i, struct vbuf *out);

@@ -7,7 +7,7 @@
  * removed at the provider, said in the log, and its record unlinked. Who dies in between goes on after the start: what is
  * in the journal and still has a record is removed again, which the providers take for done, and logged once. */
 #include "snapshot/prune.h"
-#include "snapshot/prune_int.h"
+#include "snapshot/orphans.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
@@ -43,7 +43,7 @@ static void event(struct engine *e, const char *step, const char *set, const str
 static char (*condemned(struct engine *e, const struct plan *pl, size_t *n))[33]
 {
 	struct prune *p = e->prune;
-	char(*ids)[33] = calloc(p->n_journal + pl->n_delete + 1, sizeof(*ids));
+	char(*ids)[33] = calloc(p->n_journal + pl->n_delete + pl->n_orphans_delete + 1, sizeof(*ids));
 
 	*n = 0;
 	if (!ids)
@@ -53,6 +53,9 @@ static char (*condemned(struct engine *e, const struct plan *pl, size_t *n))[33]
 	for (size_t i = 0; i < pl->n; i++)
 		if (!pl->out[i].keep)
 			memcpy(ids[(*n)++], pl->set[i]->id, 33);
+	for (size_t i = 0; i < pl->n_orphans; i++)
+		if (pl->orphan[i].why == ORPHAN_GOES)
+			memcpy(ids[(*n)++], pl->orphan[i].s->id, 33);
 	return ids;
 }
 
@@ -70,6 +73,7 @@ static bool mark(struct engine *e, const char *by)
 	char(*left)[33] = calloc(had + 1, sizeof(*left));
 	struct set *s;
 
+	orphans_condemn(e, by);
 	qsort(p->journal, had, sizeof(*p->journal), by_text);
 	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++) {
 		if (!bsearch(s->id, p->journal, had, sizeof(*p->journal), by_text))
@@ -133,12 +137,12 @@ static int apply(struct engine *e, const char *id, const char *by, struct snap_e
 	int r;
 
 	(void)pthread_mutex_lock(&e->lock);
-	r = plan_make(e, &pl, err);
+	r = plan_make(e, &pl, true, err);
 	if (r == 0)
 		r = check_plan(e, &pl, id, err);
 	if (r == 0) {
-		n_delete = pl.n_delete;
-		n_keep = pl.n - pl.n_delete;
+		n_delete = pl.n_delete + pl.n_orphans_delete;
+		n_keep = pl.n + pl.n_orphans - n_delete;
 		memcpy(plan_id, pl.id, sizeof(plan_id));
 		ids = n_delete ? condemned(e, &pl, &n) : NULL;
 		if (n_delete && !ids)
@@ -172,6 +176,7 @@ static int apply(struct engine *e, const char *id, const char *by, struct snap_e
 		engine_wake_removals(e);
 	}
 	(void)pthread_mutex_unlock(&e->lock);
+	orphans_record(e);
 	if (stale && store_journal(p, p->journal, p->n_journal, err) < 0)
 		return err->code;
 	log_run(e, plan_id, by, n_delete, n_keep);
@@ -190,14 +195,16 @@ int prune_apply(struct engine *e, const char *id, const char *by, struct snap_er
 	return r;
 }
 
-void prune_auto(struct engine *e)
+void prune_auto(struct engine *e, bool completed)
 {
 	struct snap_error err = { 0 };
 	struct plan pl = { 0 };
 	bool due;
 
 	(void)pthread_mutex_lock(&e->lock);
-	due = !prune_off(e) && plan_make(e, &pl, &err) == 0 && pl.n_delete;
+	due = !prune_off(e) && plan_make(e, &pl, true, &err) == 0 && pl.n_delete + pl.n_orphans_delete;
+	if (completed && orphans_ruled(e))
+		orphans_ask(e, true);
 	plan_free(&pl);
 	(void)pthread_mutex_unlock(&e->lock);
 	if (due && prune_apply(e, NULL, "auto_prune", &err) < 0)
@@ -215,13 +222,13 @@ void prune_removed(struct engine *e, struct set *s)
 {
 	struct prune *p = e->prune;
 	const char *by = s->gone_by ? s->gone_by : "rmdir";
-	bool planned = strcmp(by, "rmdir") != 0 && strcmp(by, BY_FORCE) != 0;
+	bool planned = strcmp(by, "rmdir") != 0 && strcmp(by, BY_FORCE) != 0 && strcmp(by, BY_ORPHAN) != 0;
 	char created[CLOCK_ISO_MAX];
 
 	(void)pthread_mutex_lock(&p->io);
 	if (!store_logged(p, s->id))
 		store_log(p, "removed %s %s class %s created %s: %s%s%s", s->id, s->name, s->class, clock_iso(s->created, created),
-			  !planned ? "" : s->gone_from == SET_FAILED ? "failed, and older than failed_age, " : "no rule keeps it, ",
+			  !planned ? s->orphan ? "an orphan, " : "" : s->orphan ? "an orphan, older than orphan_age, " : s->gone_from == SET_FAILED ? "failed, and older than failed_age, " : "no rule keeps it, ",
 			  planned ? "prune by " : "", by);
 	(void)pthread_mutex_unlock(&p->io);
 }

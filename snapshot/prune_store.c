@@ -7,10 +7,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/hex.h"
 #include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +64,21 @@ static void identity(struct vbuf *out)
 {
 	identity_line(out, "machine_id", "/etc/machine-id");
 	identity_line(out, "product_uuid", "/sys/class/dmi/id/product_uuid"); /* of the instance, on EC2 */
+}
+
+/* Of the machine, and the stillfs by its name and state_dir: a copy of state_dir elsewhere has another one. */
+static void make_origin(const struct engine *e, struct prune *p)
+{
+	struct vbuf b = VBUF_INIT;
+	unsigned char md[32];
+
+	identity(&b);
+	if (b.len) {
+		vbuf_printf(&b, "name %s\nstate_dir %s\n", e->door.name, conf_str(e->door.conf, "state_dir"));
+		if (vbuf_error(&b) == 0 && EVP_Digest(vbuf_text(&b), b.len, md, NULL, EVP_sha256(), NULL))
+			hex_put(p->origin, md, sizeof(p->origin) / 2);
+	}
+	vbuf_free(&b);
 }
 
 /* The same machine: no key that both know differs. */
@@ -232,6 +249,7 @@ int store_open(struct engine *e, struct prune *p, struct snap_error *err)
 	p->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (p->dirfd < 0)
 		return snap_error_set(err, -errno, "open state_dir %s: %s", dir, strerror(errno));
+	make_origin(e, p);
 	r = load_policy(e, p, err);
 	if (r == 0)
 		r = load_identity(p, err);

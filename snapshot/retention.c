@@ -107,6 +107,7 @@ static int64_t bucket(const struct judge *j, enum ret_key key, int64_t t)
 	case RET_MAX_AGE:
 	case RET_MIN_KEEP:
 	case RET_FAILED_AGE:
+	case RET_ORPHAN_AGE:
 	case RET_KEYS:
 		break;
 	}
@@ -150,6 +151,7 @@ static bool keeps(const struct judge *j, const struct ret_rule *r, struct walk *
 	case RET_TAG:
 		return has_tag(s->tags, r->tag);
 	case RET_FAILED_AGE:
+	case RET_ORPHAN_AGE:
 	case RET_KEYS:
 		break;
 	}

@@ -10,6 +10,7 @@
  *   max_age TIME                       what no keep_* rule keeps goes only when it is older than TIME
  *   min_keep N                         the floor: the N newest complete sets of the class cannot be deleted at all
  *   failed_age TIME                    failed sets older than TIME go; without it they stay
+ *   orphan_age TIME                    leftovers at the provider that no record accounts for; of all classes alike
  * and `timezone NAME`. A rule counts within each class; without a prefix for every class but `manual`.
  * Ages count from the newest complete set. A class to which no keep_* rule applies loses nothing. */
 #ifndef STILLFS_SNAPSHOT_RETENTION_H
@@ -35,6 +36,7 @@ enum ret_key {
 	RET_MAX_AGE,
 	RET_MIN_KEEP,
 	RET_FAILED_AGE,
+	RET_ORPHAN_AGE, /* orphans.h; says nothing of sets */
 	RET_KEYS,
 };
 

@@ -13,6 +13,7 @@
 
 #define COUNT_MAX 1000000u
 #define DAY_S 86400u
+#define ORPHAN_AGE_MIN_S 3600u /* whatever a lost request made has shown up by then */
 #define TIME_MAX_S (100u * 365u * (uint64_t)DAY_S)
 
 enum value { VALUE_COUNT, VALUE_TIME, VALUE_TAG };
@@ -32,6 +33,7 @@ static const struct {
 	[RET_MAX_AGE] = { "max_age", VALUE_TIME },
 	[RET_MIN_KEEP] = { "min_keep", VALUE_COUNT },
 	[RET_FAILED_AGE] = { "failed_age", VALUE_TIME },
+	[RET_ORPHAN_AGE] = { "orphan_age", VALUE_TIME },
 };
 
 void ret_init(struct ret_policy *p)
@@ -146,6 +148,9 @@ static int parse_time(struct parser *c, struct ret_rule *r, const char *v)
 		return snap_error_set(c->err, -EINVAL, "%s: %s \"%.40s\": expected a number with m, h, d, w or y, such as 36h or 7d, "
 						       "at most 100y", c->where, keys[r->key].name, v);
 	r->n = n * s[unit - units];
+	if (r->key == RET_ORPHAN_AGE && r->n < ORPHAN_AGE_MIN_S)
+		return snap_error_set(c->err, -EINVAL, "%s: orphan_age %.40s: expected 1h or more, as what a lost request made may "
+						       "still show up", c->where, v);
 	return 0;
 }
 
@@ -171,7 +176,9 @@ static int parse_key(struct parser *c, struct ret_rule *r, const char *word)
 	if (r->key == RET_KEYS)
 		return snap_error_set(c->err, -EINVAL, "%s: \"%.60s\": unknown; the keys are keep_last keep_hourly keep_daily "
 						       "keep_weekly keep_monthly keep_yearly keep_within keep_tag min_keep max_age "
-						       "failed_age timezone, with CLASS. before them for one class", c->where, key);
+						       "failed_age orphan_age timezone, with CLASS. before them for one class", c->where, key);
+	if (dot && r->key == RET_ORPHAN_AGE)
+		return snap_error_set(c->err, -EINVAL, "%s: \"%.70s\": orphans have no class; orphan_age stands alone", c->where, word);
 	if (dot && len <= DOOR_NAME_MAX)
 		memcpy(r->class, word, len);
 	if (dot && !set_name_ok(r->class))

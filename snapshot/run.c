@@ -11,6 +11,7 @@
  * Invariants: the gate is never closed without a deadline; the lock is never held across the trigger;
  * nothing of ours writes to a frozen filesystem. */
 #include "snapshot/run_int.h"
+#include "snapshot/prune.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
@@ -207,7 +208,7 @@ struct run *run_new(struct engine *e, struct set *s)
 	memcpy(p->id, s->id, sizeof(p->id));
 	memcpy(p->lineage, s->lineage, sizeof(p->lineage));
 	memcpy(p->class, s->class, sizeof(p->class));
-	p->pr = (struct prov_run){ .name = p->name, .set_id = p->id, .lineage = p->lineage, .class = p->class,
+	p->pr = (struct prov_run){ .name = p->name, .set_id = p->id, .lineage = p->lineage, .origin = prune_origin(e), .class = p->class,
 				   .description = p->description, .tags = p->tags, .position = p->position,
 				   .door = &e->door, .cancelled = run_prov_cancelled, .pin = s->pin, .created = s->created };
 	*r = (struct run){ .e = e, .s = s, .pc = p, .abort = &e->abort_flag, .start_ns = clock_boot_ns() };

@@ -6,6 +6,7 @@
  *            again from the journal. */
 #include "snapshot/run_int.h"
 #include "snapshot/list.h"
+#include "snapshot/orphans.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -119,9 +120,10 @@ static void recover_one(struct engine *e)
 
 uint64_t run_db_due(const struct engine *e)
 {
-	uint64_t due = binlogs_due(e), stock = stock_due(e);
+	uint64_t due = binlogs_due(e), stock = stock_due(e), orphans = orphans_due(e);
 
 	due = stock < due ? stock : due;
+	due = orphans < due ? orphans : due;
 
 	return e->db_recover_due && e->db_recover_ns < due ? e->db_recover_ns : due;
 }
@@ -138,5 +140,6 @@ bool run_db_chores(struct engine *e)
 		doctor_look(e);
 	binlogs_look(e);
 	stock_look(e);
+	orphans_look(e);
 	return !e->db_recover_due;
 }

@@ -29,4 +29,12 @@ struct seen_sets {
 	struct snap_error error;
 };
 
+/* orphans.c: what the provider has of this lineage */
+struct seen_orphans {
+	bool asked, then_prune;
+	uint64_t looked_ns; /* CLOCK_BOOTTIME, 0: never */
+	struct haul *all; /* NULL: not known */
+	struct snap_error error;
+};
+
 #endif

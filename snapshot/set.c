@@ -129,6 +129,8 @@ void set_json(const struct set *s, struct vbuf *out)
 	json_object_object_add(o, "error_code", json_object_new_int(s->error_code));
 	put_str(o, "log", vbuf_text(&s->log));
 	json_object_object_add(o, "leftover", json_object_new_boolean(s->leftover));
+	if (s->orphan)
+		json_object_object_add(o, "orphan", json_object_new_boolean(true));
 	vbuf_puts(out, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
 }
@@ -193,6 +195,7 @@ static int fill(struct set *s, struct json_object *o)
 	s->ended = get_ns(o, "ended_ns");
 	s->pin = json_object_get_boolean(json_object_object_get(o, "pin"));
 	s->leftover = json_object_get_boolean(json_object_object_get(o, "leftover"));
+	s->orphan = json_object_get_boolean(json_object_object_get(o, "orphan"));
 	s->progress = (unsigned)json_object_get_int(json_object_object_get(o, "progress"));
 	s->volumes = (unsigned)json_object_get_int(json_object_object_get(o, "volumes"));
 	s->size_b = json_object_get_uint64(json_object_object_get(o, "size"));

@@ -31,6 +31,7 @@ struct set {
 	enum set_state state;
 	struct timespec created, ended;
 	bool pin, pin_due; /* due: the provider has to be told (not recorded) */
+	bool orphan; /* it had no record before its data was condemned; SET_DELETING */
 	bool leftover; /* failed, and the provider may still have something of it */
 	unsigned progress; /* percent */
 	unsigned volumes;
@@ -53,6 +54,7 @@ struct set {
 	const char *gone_by; /* who deleted it, a literal */
 	enum set_state gone_from; /* what a set that is being deleted was before */
 	char *held; /* why its data could not be removed, NULL */
+	char origin[33]; /* as the provider's records tell: prune_origin of whoever made it; "": they do not */
 	uint64_t held_ns; /* until when that is believed, CLOCK_BOOTTIME */
 	unsigned tries; /* to remove it */
 	/* of engine_clean.c: when its data is removed (CLOCK_BOOTTIME), and the pause after a failure */

@@ -122,6 +122,7 @@ static struct set *read_set(const struct xml_elem *e, int *r)
 	api_tag(e, "stillfs:id", s->id, sizeof(s->id));
 	api_tag(e, "stillfs:lineage", s->lineage, sizeof(s->lineage));
 	api_tag(e, "stillfs:set", s->name, sizeof(s->name));
+	api_tag(e, "stillfs:origin", s->origin, sizeof(s->origin));
 	api_tag(e, "stillfs:class", s->class, sizeof(s->class));
 	api_tag(e, "stillfs:created", text, sizeof(text));
 	if (!is_hex32(s->id) || !is_hex32(s->lineage) || !set_name_ok(s->name) || to_time(text, &s->created) < 0) {

@@ -200,6 +200,8 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 	put_text(&t, "stillfs:attempt", er->attempt);
 	put_text(&t, "stillfs:lineage", r->lineage);
 	put_text(&t, "stillfs:name", d->name);
+	if (r->origin && *r->origin)
+		put_text(&t, "stillfs:origin", r->origin);
 	put_text(&t, "stillfs:class", r->class);
 	put_text(&t, "stillfs:host", host);
 	put_text(&t, "stillfs:created", clock_iso(r->created, when));

@@ -3,7 +3,7 @@
  * Called by: the engine, through prov_exec, on its provider thread.
  * Blocks:    every call up to its deadline, and a second more when a killed process does not end.
  * Errors:    -errno with the sentence; what a script says on stderr is in it. */
-#include "snapshot/exec_provider/exec_provider.h"
+#include "snapshot/exec_provider/exec_int.h"
 #include "snapshot/exec_provider/script.h"
 #include "base/clock.h"
 
@@ -20,11 +20,6 @@
 #define POLL_MAX_MS 15000u
 #define POLL_CALL_MS 20000u
 #define REMOVE_MS 30000u
-
-struct exec_prov {
-	const struct door *d;
-	const char *path;
-};
 
 struct xrun {
 	uint64_t next_ns;
@@ -98,7 +93,7 @@ static struct json_object *pairs(const char *lines, char sep)
 	return o;
 }
 
-static struct json_object *request(const struct exec_prov *x, const char *verb, const char *name, const char *id, uint32_t max_ms)
+struct json_object *exec_request(const struct exec_prov *x, const char *verb, const char *name, const char *id, uint32_t max_ms)
 {
 	struct json_object *o = json_object_new_object(), *list = json_object_new_array();
 
@@ -124,9 +119,10 @@ static struct json_object *request(const struct exec_prov *x, const char *verb, 
 
 static struct json_object *run_request(const struct exec_prov *x, const char *verb, const struct prov_run *r, uint32_t max_ms)
 {
-	struct json_object *o = request(x, verb, r->name, r->set_id, max_ms);
+	struct json_object *o = exec_request(x, verb, r->name, r->set_id, max_ms);
 
 	put(o, "lineage", r->lineage);
+	put(o, "origin", r->origin ? r->origin : "");
 	put(o, "class", r->class);
 	put(o, "description", r->description);
 	json_object_object_add(o, "tags", pairs(r->tags, ':'));
@@ -142,7 +138,7 @@ static bool stopped(void *arg)
 }
 
 /* Takes o. 0 and the answer, an object, in *out (to be put back). */
-static int call(const struct exec_prov *x, const char *verb, struct json_object *o, uint32_t max_ms, const struct prov_run *stop,
+int exec_call(const struct exec_prov *x, const char *verb, struct json_object *o, uint32_t max_ms, const struct prov_run *stop,
 		struct json_object **out, struct snap_error *err)
 {
 	struct script_call c = { .path = x->path, .verb = verb, .deadline_ns = clock_boot_ns() + max_ms * NS_PER_MS,
@@ -178,7 +174,7 @@ static int exec_preflight(void *self, struct prov_run *r, uint32_t hold_ms, uint
 		return snap_error_set(err, -ENOMEM, "provider exec: out of memory");
 	o = run_request(self, "preflight", r, max_ms);
 	json_object_object_add(o, "hold_ms", json_object_new_int64(hold_ms));
-	ret = call(self, "preflight", o, max_ms, r, &out, err);
+	ret = exec_call(self, "preflight", o, max_ms, r, &out, err);
 	json_object_put(out);
 	return ret;
 }
@@ -187,13 +183,13 @@ static int exec_trigger(void *self, struct prov_run *r, uint32_t max_ms, struct 
 {
 	uint32_t ms = max_ms > 2 * SPARE_MS ? max_ms - SPARE_MS : max_ms / 2;
 	struct json_object *out;
-	int ret = call(self, "trigger", run_request(self, "trigger", r, ms), ms, r, &out, err);
+	int ret = exec_call(self, "trigger", run_request(self, "trigger", r, ms), ms, r, &out, err);
 
 	json_object_put(out);
 	return ret;
 }
 
-static uint64_t number(struct json_object *o, const char *key, uint64_t max)
+uint64_t exec_number(struct json_object *o, const char *key, uint64_t max)
 {
 	int64_t n = json_object_get_int64(json_object_object_get(o, key));
 
@@ -207,8 +203,8 @@ static int read_progress(const struct exec_prov *x, struct json_object *o, struc
 
 	if (!json_object_is_type(done, json_type_boolean))
 		return snap_error_set(err, -EPROTO, "%s poll: `complete` is missing in its output, true or false", x->path);
-	*p = (struct prov_progress){ .complete = json_object_get_boolean(done), .size_b = number(o, "size", INT64_MAX),
-				     .volumes = (unsigned)number(o, "volumes", 1000), .percent = (unsigned)number(o, "percent", 99) };
+	*p = (struct prov_progress){ .complete = json_object_get_boolean(done), .size_b = exec_number(o, "size", INT64_MAX),
+				     .volumes = (unsigned)exec_number(o, "volumes", 1000), .percent = (unsigned)exec_number(o, "percent", 99) };
 	if (p->complete)
 		p->percent = 100;
 	(void)snprintf(p->detail, sizeof(p->detail), "%s", detail ? detail : "");
@@ -222,7 +218,7 @@ static int ask(const struct exec_prov *x, const struct prov_run *r, struct xrun 
 {
 	struct snap_error why = { 0 };
 	struct json_object *out;
-	int ret = call(x, "poll", run_request(x, "poll", r, POLL_CALL_MS), POLL_CALL_MS, r, &out, &why);
+	int ret = exec_call(x, "poll", run_request(x, "poll", r, POLL_CALL_MS), POLL_CALL_MS, r, &out, &why);
 
 	*known = ret == 0;
 	if (ret == 0)
@@ -282,7 +278,7 @@ static void exec_finish(void *self, struct prov_run *r)
 static int exec_remove(void *self, const char *name, const char *id, uint32_t max_ms, struct snap_error *err)
 {
 	struct json_object *out;
-	int ret = call(self, "remove", request(self, "remove", name, id, max_ms), max_ms, NULL, &out, err);
+	int ret = exec_call(self, "remove", exec_request(self, "remove", name, id, max_ms), max_ms, NULL, &out, err);
 
 	json_object_put(out);
 	return ret;
@@ -294,35 +290,9 @@ static int exec_discard(void *self, struct prov_run *r, struct snap_error *err)
 	return exec_remove(self, r->name, r->set_id, REMOVE_MS, err);
 }
 
-static int exec_list(void *self, int (*fn)(void *arg, const char *name, const char *set_id, bool complete), void *arg,
-		     uint32_t max_ms, struct snap_error *err)
-{
-	struct exec_prov *x = self;
-	struct json_object *out, *sets;
-	int ret = call(x, "list", request(x, "list", NULL, NULL, max_ms), max_ms, NULL, &out, err);
-
-	if (ret < 0)
-		return ret;
-	sets = json_object_object_get(out, "sets");
-	if (!json_object_is_type(sets, json_type_array))
-		ret = snap_error_set(err, -EPROTO, "%s list: `sets` is missing in its output", x->path);
-	for (size_t i = 0; ret == 0 && i < json_object_array_length(sets); i++) {
-		struct json_object *s = json_object_array_get_idx(sets, i);
-		const char *name = json_object_get_string(json_object_object_get(s, "name"));
-		const char *id = json_object_get_string(json_object_object_get(s, "id"));
-
-		if (!name || !id || strlen(id) != 32)
-			ret = snap_error_set(err, -EPROTO, "%s list: a set without name or id", x->path);
-		else if (fn(arg, name, id, json_object_get_boolean(json_object_object_get(s, "complete"))))
-			break;
-	}
-	json_object_put(out);
-	return ret;
-}
-
 const struct prov_ops prov_exec = {
 	.name = "exec",
-	.features = PROV_SYNC_FIRST | PROV_REMOTE,
+	.features = PROV_SYNC_FIRST | PROV_REMOTE | PROV_SCAN_LISTS,
 	.open = exec_open,
 	.close = free,
 	.preflight = exec_preflight,
@@ -333,4 +303,5 @@ const struct prov_ops prov_exec = {
 	.finish = exec_finish,
 	.remove = exec_remove,
 	.list = exec_list,
+	.scan = exec_scan,
 };

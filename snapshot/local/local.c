@@ -119,7 +119,7 @@ int local_open_base(const struct local *l, unsigned i)
 }
 
 /* Does pair i share its local_dir with an earlier one? Then its clone lies in that one's set directory. */
-static bool own_base(const struct local *l, unsigned i)
+bool local_own_base(const struct local *l, unsigned i)
 {
 	for (unsigned k = 0; k < i; k++)
 		if (strcmp(l->dir[i], l->dir[k]) == 0)
@@ -235,7 +235,7 @@ static int make_place(struct lrun *lr, unsigned i, struct snap_error *err)
 {
 	const struct door_pair *dp = &lr->r->door->pairs[i];
 	struct lpair *p = &lr->p[i];
-	char part[64];
+	char part[64], origin[128];
 	int base = -1, set = -1, r;
 
 	r = check_place(lr->l, i, &base, err);
@@ -258,6 +258,10 @@ static int make_place(struct lrun *lr, unsigned i, struct snap_error *err)
 		r = -errno;
 	if (r == 0)
 		r = local_write_small(set, "id", lr->r->set_id);
+	if (r == 0) { /* for whoever finds it without a record */
+		(void)snprintf(origin, sizeof(origin), "lineage %.32s\norigin %.32s\n", lr->r->lineage, lr->r->origin ? lr->r->origin : "");
+		r = local_write_small(set, "origin", origin);
+	}
 	if (r == 0 && mkdirat(set, "data", 0700) < 0 && errno != EEXIST)
 		r = -errno;
 	if (r == 0 && lr->n > 1 && mkdirat(set, p->sub, 0700) < 0)
@@ -337,9 +341,9 @@ static int stage_rename(struct lrun *lr, struct snap_error *err)
 
 	partial_name(part, lr->r->set_id);
 	for (unsigned i = 0; r == 0 && i < lr->n; i++) {
-		cleanup_fd int base = own_base(lr->l, i) ? local_open_base(lr->l, i) : -1;
+		cleanup_fd int base = local_own_base(lr->l, i) ? local_open_base(lr->l, i) : -1;
 
-		if (!own_base(lr->l, i))
+		if (!local_own_base(lr->l, i))
 			continue;
 		if (base < 0 || renameat2(base, part, base, lr->r->name, RENAME_NOREPLACE) < 0 || fsync(base) < 0)
 			r = -errno;
@@ -502,7 +506,7 @@ static int local_remove(void *self, const char *name, const char *id, uint32_t m
 	int r = 0, one;
 
 	for (unsigned i = l->n_dirs; i-- > 0 && (r == 0 || r == -ESTALE);) { /* the first holds the links: last */
-		one = own_base(l, i) ? remove_in(l, i, name, id, err) : 0;
+		one = local_own_base(l, i) ? remove_in(l, i, name, id, err) : 0;
 		r = one >= 0 ? r : i + 1 < l->n_dirs ? partly(one, err) : one;
 	}
 	return r;

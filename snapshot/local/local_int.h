@@ -57,6 +57,7 @@ int digest_some(struct lrun *lr, uint32_t max_ms, struct snap_error *err);
 /* local.c */
 int local_open_base(const struct local *l, unsigned i); /* a descriptor, or -1: errno */
 int local_read_id(int setdir, char id[33]);
+bool local_own_base(const struct local *l, unsigned i); /* pair i does not share its local_dir with an earlier one */
 int local_write_small(int dir, const char *name, const char *text);
 void local_sub(const struct lrun *lr, unsigned i, char *buf, size_t cap); /* lpair.sub */
 struct lrun *local_run_new(struct local *l, struct prov_run *r); /* r->ref; NULL: out of memory */

@@ -67,6 +67,24 @@ static int take_position(struct set *s, const char *text)
 	return set_text(&s->position, text);
 }
 
+/* What preflight wrote beside the id: whose it is, also of one that never got a position file. */
+static void read_origin(int setdir, struct set *s)
+{
+	cleanup_fd int fd = openat(setdir, "origin", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	char text[160], lineage[33], origin[33];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	if (sscanf(text, "lineage %32[0-9a-f]\norigin %32[0-9a-f]", lineage, origin) != 2 || strlen(lineage) != 32)
+		return;
+	if (!*s->lineage)
+		(void)snprintf(s->lineage, sizeof(s->lineage), "%s", lineage);
+	if (strcmp(s->lineage, lineage) == 0)
+		(void)snprintf(s->origin, sizeof(s->origin), "%s", origin);
+}
+
 /* A set of what the directory `name` is; NULL: it is none of ours. -ENOMEM in *r. */
 static struct set *read_clone(int base, const char *name, int *r)
 {
@@ -78,6 +96,8 @@ static struct set *read_clone(int base, const char *name, int *r)
 
 	if (dir < 0 || local_read_id(dir, id) < 0 || fstatat(dir, "id", &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return NULL;
+	if (name[0] == '.' && strcmp(strrchr(name, '-') + 1, id) != 0)
+		return NULL; /* it would not be found by its id */
 	s = set_new();
 	position = read_position(dir);
 	if (!s || (position && take_position(s, position) < 0)) {
@@ -85,6 +105,7 @@ static struct set *read_clone(int base, const char *name, int *r)
 		*r = -ENOMEM;
 		return NULL;
 	}
+	read_origin(dir, s);
 	(void)snprintf(s->name, sizeof(s->name), "%.64s", name);
 	memcpy(s->id, id, sizeof(s->id));
 	(void)snprintf(s->class, sizeof(s->class), "-");
@@ -95,29 +116,63 @@ static struct set *read_clone(int base, const char *name, int *r)
 	return s;
 }
 
+/* Names of sets, and what a set is called while it is made or removed. */
+static bool is_candidate(const char *name)
+{
+	return name[0] != '.' || strncmp(name, ".partial-", 9) == 0 || strncmp(name, ".trash-", 7) == 0;
+}
+
+/* Has an earlier pair's local_dir it, too? Then it is told of already: the first one holds the set. */
+static bool told(const struct local *l, unsigned i, const char *name)
+{
+	for (unsigned k = 0; k < i; k++) {
+		cleanup_fd int base = local_own_base(l, k) ? local_open_base(l, k) : -1;
+
+		if (base >= 0 && faccessat(base, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	}
+	return false;
+}
+
+struct told {
+	const char *lineage;
+	int (*fn)(void *arg, struct set *s);
+	void *arg;
+	uint64_t end;
+};
+
+static int scan_base(const struct local *l, unsigned i, const struct told *t, struct snap_error *err)
+{
+	int base = local_open_base(l, i), r = 0;
+	DIR *d = base >= 0 ? fdopendir(base) : NULL;
+	struct dirent *e;
+
+	if (!d && errno == ENOENT)
+		return 0; /* nothing was taken yet */
+	if (!d)
+		return snap_error_set(err, -errno, "read local_dir %s: %s", l->dir[i], strerror(errno));
+	while (r == 0 && (e = readdir(d))) {
+		struct set *s = is_candidate(e->d_name) && !told(l, i, e->d_name) ? read_clone(base, e->d_name, &r) : NULL;
+
+		if (s && *t->lineage && strcmp(s->lineage, t->lineage) != 0)
+			set_free(s);
+		else if (s && (r = t->fn(t->arg, s)) < 0)
+			set_free(s);
+		if (r == 0 && clock_boot_ns() > t->end)
+			r = snap_error_set(err, -ETIMEDOUT, "read local_dir %s: not done in time", l->dir[i]);
+	}
+	(void)closedir(d);
+	return r < 0 ? snap_error_set(err, r, "read local_dir %s: %s", l->dir[i], strerror(-r)) : 0;
+}
+
 int local_scan(void *self, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg, uint32_t max_ms,
 	       struct snap_error *err)
 {
 	const struct local *l = self;
-	uint64_t end = clock_boot_ns() + max_ms * NS_PER_MS;
-	int base = l->n_dirs ? local_open_base(l, 0) : -1, r = 0;
-	DIR *d = base >= 0 ? fdopendir(base) : NULL;
-	struct dirent *e;
+	struct told t = { .lineage = lineage, .fn = fn, .arg = arg, .end = clock_boot_ns() + max_ms * NS_PER_MS };
+	int r = 0;
 
-	if (!d && (!l->n_dirs || errno == ENOENT))
-		return 0; /* nothing was taken yet */
-	if (!d)
-		return snap_error_set(err, -errno, "read local_dir %s: %s", l->dir[0], strerror(errno));
-	while (r == 0 && (e = readdir(d))) {
-		struct set *s = e->d_name[0] == '.' && strncmp(e->d_name, ".partial-", 9) != 0 ? NULL : read_clone(base, e->d_name, &r);
-
-		if (s && *lineage && strcmp(s->lineage, lineage) != 0)
-			set_free(s);
-		else if (s && (r = fn(arg, s)) < 0)
-			set_free(s);
-		if (r == 0 && clock_boot_ns() > end)
-			r = snap_error_set(err, -ETIMEDOUT, "read local_dir %s: not done in time", l->dir[0]);
-	}
-	(void)closedir(d);
-	return r < 0 ? snap_error_set(err, r, "read local_dir %s: %s", l->dir[0], strerror(-r)) : 0;
+	for (unsigned i = 0; r == 0 && i < l->n_dirs; i++)
+		r = local_own_base(l, i) ? scan_base(l, i, &t, err) : 0;
+	return r;
 }

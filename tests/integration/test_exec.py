@@ -120,7 +120,19 @@ def provider_test(script, scratch):
 def test_the_example_keeps_the_contract(scratch, script):
     r = provider_test(script, scratch)
     assert r.returncode == 0, r.stdout + r.stderr
-    assert r.stdout.count("ok  ") == len(r.stdout.splitlines()) == 17 and sets(scratch) == []
+    assert r.stdout.count("ok  ") == len(r.stdout.splitlines()) == 19 and sets(scratch) == []
+
+
+def test_a_script_that_tells_less_or_what_is_not_so_is_noted(scratch, script):
+    text = script.read_text()
+    told = ', **self.read(path, "whose")'
+    assert told in text
+    script.write_text(text.replace(told, ""))
+    r = provider_test(script, scratch)
+    assert r.returncode == 0 and r.stdout.count("note    list does not tell lineage, origin and created") == 2, r.stdout
+    script.write_text(text.replace('("lineage", "origin", "class")', '("lineage", "class")'))
+    r = provider_test(script, scratch)
+    assert r.returncode == 1 and "FAILED  list tells lineage, origin and created of a set that is complete" in r.stdout
 
 
 @pytest.mark.parametrize("old,new,says", [

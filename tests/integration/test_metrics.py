@@ -124,11 +124,12 @@ def test_the_time_that_an_operation_waits_at_the_gate_counts(make_mount):
 
 def test_the_alert_rules_are_good_and_ask_for_metrics_that_exist(make_mount):
     r = promtool("check", "rules", ALERTS)
-    assert r.returncode == 0 and "SUCCESS: 9 rules found" in r.stdout, r
+    assert r.returncode == 0 and "SUCCESS: 10 rules found" in r.stdout, r
     m = make_mount(provider="null")
     take(m, "a")
     known = {line.split()[2] for line in m.read("metrics").splitlines() if line.startswith("# TYPE")}
     known |= {f"{k}_bucket" for k in known} | {f"stillfs_newest_verified_{k}_seconds" for k in ("age", "timestamp")}
+    known.add("stillfs_orphans")  # absent while nobody has looked: test_orphans.py
     asked = set(re.findall(r"\bstillfs_\w+", ALERTS.read_text()))
     assert len(asked) >= 8 and asked <= known
 

@@ -60,7 +60,7 @@ def sh(m, script):
     ("echo x > /tmp/.stillfs-x; mv /tmp/.stillfs-x retention", "", "control files cannot be removed"),
     ("rm -f retention", "Operation not permitted", "retention: control files cannot be removed"),
     ("chmod 666 retention", "Operation not permitted", None),
-    ("echo aply > prune", "Invalid argument", 'prune: expected "apply [PLANID]", "adopt" or "delete NAME force"'),
+    ("echo aply > prune", "Invalid argument", 'prune: expected "apply [PLANID]", "adopt", "delete NAME force" or "delete ID orphan"'),
     ("echo -n apply > prune", "Invalid argument", "prune: the line does not end with a newline"),
     ("echo apply | dd of=prune bs=1", "Invalid argument", "prune: the line does not end with a newline"),
     ("echo apply all > prune", "Invalid argument", 'prune: "all" is no plan\'s id'),

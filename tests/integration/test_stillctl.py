@@ -68,6 +68,8 @@ def test_list_all_shows_other_lineages_and_orphans_which_nothing_touches(make_mo
     for name, lineage in (("theirs", "e" * 32), ("who", None)):
         shutil.copytree(base / "a", base / name)
         (base / name / "id").write_text(name.encode().hex().ljust(32, "0"))
+        if not lineage:
+            (base / name / "origin").unlink()
         text = (base / "a" / "data" / ".stillfs-position").read_text()
         assert f"lineage {own}\n" in text
         (base / name / "data" / ".stillfs-position").write_text(text.replace(f"lineage {own}\n", f"lineage {lineage}\n" if lineage else ""))

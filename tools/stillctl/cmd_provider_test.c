@@ -21,6 +21,8 @@
 #define OUTPUT_MAX (1 << 20)
 #define ID "00000000000000005374696c6c46732e" /* no real set has it: they are random */
 #define FOREIGN_ID "ffffffffffffffff5374696c6c46732e"
+#define LINEAGE "11111111111111115374696c6c46732e"
+#define ORIGIN "22222222222222225374696c6c46732e"
 
 static const char *script, *backing;
 static char **options;
@@ -60,7 +62,8 @@ static struct json_object *request(const char *verb, const char *set, const char
 	put(o, "stillfs", "provider-test");
 	put(o, "name", set);
 	put(o, "id", id);
-	put(o, "lineage", ID);
+	put(o, "lineage", LINEAGE);
+	put(o, "origin", ORIGIN);
 	put(o, "class", "manual");
 	put(o, "description", "stillctl provider-test");
 	json_object_object_add(o, "tags", json_object_new_object());
@@ -158,6 +161,23 @@ static int plain(const char *verb, const char *id)
 	return r;
 }
 
+/* Does list give back what orphans are known by? */
+static struct {
+	bool any, right; /* any of the three; all three, as they were given */
+} told;
+
+static void look_at(struct json_object *s)
+{
+	struct json_object *created = json_object_object_get(s, "created");
+	const char *lineage = json_object_get_string(json_object_object_get(s, "lineage"));
+	const char *origin = json_object_get_string(json_object_object_get(s, "origin"));
+	int64_t age = (int64_t)time(NULL) - json_object_get_int64(created);
+
+	told.any = lineage || origin || created;
+	told.right = lineage && origin && strcmp(lineage, LINEAGE) == 0 && strcmp(origin, ORIGIN) == 0 &&
+		     json_object_is_type(created, json_type_int) && age >= -60 && age < 3600;
+}
+
 /* 0: not listed; 1: listed, not complete; 2: complete; -1: no list. */
 static int listed(void)
 {
@@ -171,6 +191,8 @@ static int listed(void)
 		struct json_object *s = json_object_array_get_idx(sets, i);
 		const char *id = json_object_get_string(json_object_object_get(s, "id"));
 
+		if (id && strcmp(id, ID) == 0)
+			look_at(s);
 		if (id && strcmp(id, ID) == 0)
 			found = json_object_get_boolean(json_object_object_get(s, "complete")) ? 2 : 1;
 	}
@@ -216,6 +238,17 @@ static void wrong_calls(void)
 	say(plain("remove", ID) == 0, "remove of a set that is not there: 0");
 }
 
+static void say_told(const char *when)
+{
+	char text[160];
+
+	(void)snprintf(text, sizeof(text), "list tells lineage, origin and created of a set %s, as they were given", when);
+	if (told.any)
+		say(told.right, text);
+	else
+		printf("note    list does not tell lineage, origin and created: list.all cannot say whose a set is, and orphan_age removes none\n");
+}
+
 static void whole_life(void)
 {
 	char text[80];
@@ -223,6 +256,8 @@ static void whole_life(void)
 	int r;
 
 	say(plain("preflight", ID) == 0, "preflight");
+	if (listed() > 0) /* a script may make nothing before trigger */
+		say_told("before its trigger");
 	say(plain("remove", ID) == 0 && listed() == 0, "remove after preflight leaves nothing");
 	say(plain("preflight", ID) == 0, "preflight again");
 	t = now_ms();
@@ -232,6 +267,7 @@ static void whole_life(void)
 	say(follow() == 0, "poll until complete");
 	say(plain("poll", ID) == 0, "poll of a complete set");
 	say(listed() == 2, "list shows it as complete");
+	say_told("that is complete");
 	say(plain("poll", FOREIGN_ID) == 65 || plain("poll", FOREIGN_ID) == 66, "poll with another id: 65 or 66");
 	say(plain("remove", FOREIGN_ID) == 65, "remove with another id: 65");
 	say(listed() == 2, "and it is still there");

@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ctl.h"
+
+#define LOOK_TICKS 300 /* tenths of a second, above what the daemon gives the provider */
 
 /* Each argument is a line: KEY=VALUE, "KEY VALUE" or -KEY. All or none. */
 int cmd_retention(int argc, char **argv)
@@ -78,9 +81,23 @@ static int plan_json(char *text)
 	return 0;
 }
 
+/* Reading the plan asks for a look at what the provider has without a record: with what that finds. */
+static char *plan_text(void)
+{
+	const struct timespec tick = { .tv_nsec = 100000000 };
+	char *text = ctl_slurp("prune");
+
+	for (int i = 0; text && strstr(text, "\norphans looking\n") && i < LOOK_TICKS; i++) {
+		free(text);
+		(void)nanosleep(&tick, NULL);
+		text = ctl_slurp("prune");
+	}
+	return text;
+}
+
 static int show_plan(void)
 {
-	char *text = ctl_slurp("prune"), *save = NULL;
+	char *text = plan_text(), *save = NULL;
 
 	if (!text)
 		return ctl_fail("cannot read the control file prune: ", strerror(errno));
@@ -138,16 +155,18 @@ int cmd_unpin(int argc, char **argv)
 
 int cmd_delete(int argc, char **argv)
 {
-	bool force = strcmp(argv[0], "--force") == 0;
+	bool force = strcmp(argv[0], "--force") == 0, orphan = strcmp(argv[0], "--orphan") == 0;
 	const char *name = argv[argc - 1];
 	char path[PATH_MAX], text[128];
 
-	if (argc - 1 != (force ? 1 : 0))
-		return ctl_fail("usage: stillctl delete [--force] NAME", ""), 2;
+	if (argc - 1 != (force || orphan ? 1 : 0))
+		return ctl_fail("usage: stillctl delete [--force] NAME | delete --orphan ID", ""), 2;
 	if (ctl_check_name(name))
 		return 1;
-	if (force) {
-		(void)snprintf(text, sizeof(text), "delete %.70s force\n", name);
+	if (orphan)
+		free(plan_text());
+	if (force || orphan) {
+		(void)snprintf(text, sizeof(text), "delete %.70s %s\n", name, force ? "force" : "orphan");
 		return ctl_write("prune", text);
 	}
 	(void)snprintf(path, sizeof(path), "%s/snapshots/%.200s", ctl_dir, name);

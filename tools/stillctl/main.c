@@ -32,7 +32,7 @@ static const struct command commands[] = {
 	  "[--attach DEVICE [--mount DIR] [--read-all] [--delete-on-termination]]",
 	  "give a set's data back: into a directory, into the mount, or as volumes", cmd_restore, 1, 32, false },
 	{ "copy", "NAME --to-region REGION [--kms-key KEY] [--no-wait]", "copy a set into another region", cmd_copy, 3, 8, false },
-	{ "delete", "[--force] NAME", "delete a set; --force: although the floor keeps it", cmd_delete, 1, 2, false },
+	{ "delete", "[--force] NAME | --orphan ID", "delete a set; --force: in spite of the floor; or an orphan", cmd_delete, 1, 2, false },
 	{ "pin", "NAME", "keep a set whatever the retention says", cmd_pin, 1, 1, false },
 	{ "unpin", "NAME", "no longer", cmd_unpin, 1, 1, false },
 	{ "retention", "[KEY=VALUE | -KEY]... | -", "show or change the retention policy", cmd_retention, 0, 64, false },

@@ -61,7 +61,7 @@ static void a_clone_is_taken_up_from_any_step_after_its_mark(void **state)
 		assert_clone("one", "data", 0);
 		assert_int_equal(sha256sum("one"), 0);
 		path_of(set, sizeof(set), at.snaps, "one");
-		assert_int_equal(entries(set), 4); /* id data complete manifest.sha256 */
+		assert_int_equal(entries(set), 5); /* id origin data complete manifest.sha256 */
 		gone_after_removal("one");
 	}
 }
