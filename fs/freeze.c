@@ -1,40 +1,29 @@
 /* fs/freeze.c - the freeze guard (see freeze.h).
- * Owns:      what is frozen; two threads of the keeper: the freezer sits in FIFREEZE, which cannot be
- *            interrupted; the guard thaws at the deadline, at three missed heartbeats, when the daemon
- *            is gone, or when asked.
+ * Owns:      what is frozen; two threads of the keeper, freezer and guard of base/fsfreeze.h: the guard thaws at the
+ *            deadline, at three missed heartbeats, when the daemon is gone, or when asked.
  * Called by: keeper.c; asked through shm->freeze by the daemon (core.c).
- * Threads:   its own two; state per filesystem is one atomic word that the freezer alone moves to
- *            OURS or FAILED and the guard alone moves back to IDLE.
- * Blocks:    the freezer in FIFREEZE; the guard never for long. Touches no file, allocates nothing.
- * Errors:    -errno in shm->freeze.result. Somebody else's freeze (EBUSY) is never thawed.
- *
- * A FITHAW during a pending FIFREEZE fails (EINVAL) and the freeze still completes. So the guard does
- * not give up: it repeats until the FIFREEZE call has returned and a thaw has succeeded. */
+ * Threads:   its own two.
+ * Blocks:    the freezer in FIFREEZE; the guard never for long. Touches no file but one of /sys, allocates
+ *            nothing.
+ * Errors:    -errno in shm->freeze.result. Somebody else's freeze (EBUSY) is never thawed. */
 #include "fs/freeze.h"
 #include "base/clock.h"
+#include "base/fsfreeze.h"
 #include "base/log.h"
 
 #include <errno.h>
-#include <linux/fs.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
-
-enum fz { FZ_IDLE, FZ_PENDING, FZ_OURS, FZ_FAILED };
 
 static struct {
 	struct shm_head *shm;
-	unsigned n;
-	int fd[DOOR_MAX_PAIRS];
+	struct fsfreeze all;
 	unsigned pair[DOOR_MAX_PAIRS]; /* the first one on that filesystem, for messages */
-	_Atomic uint32_t state[DOOR_MAX_PAIRS]; /* enum fz */
-	_Atomic int32_t error[DOOR_MAX_PAIRS];
 	_Atomic uint32_t job; /* the want that the freezer works on */
 	_Atomic uint32_t finished; /* the last want that the freezer has ended */
 } fz;
 
-/* Freeze all; stop at the first refusal. What was frozen until then the guard thaws. */
 static void *freezer(void *arg)
 {
 	uint32_t want;
@@ -46,47 +35,16 @@ static void *freezer(void *arg)
 			shm_wait(&fz.job, want, 1000);
 			continue;
 		}
-		for (unsigned i = 0; i < fz.n; i++) {
-			atomic_store(&fz.state[i], FZ_PENDING);
-			if (ioctl(fz.fd[i], FIFREEZE, 0) == 0) {
-				atomic_store(&fz.state[i], FZ_OURS);
-				continue;
-			}
-			atomic_store(&fz.error[i], -errno);
-			atomic_store(&fz.state[i], FZ_FAILED);
-			break;
-		}
+		fsfreeze_all(&fz.all);
 		atomic_store(&fz.finished, want);
 		shm_wake(&fz.finished);
 	}
 	return NULL;
 }
 
-/* One try to thaw all that is ours. True when nothing is. */
-static bool thaw_once(void)
-{
-	bool clean = true;
-
-	for (unsigned i = 0; i < fz.n; i++) {
-		uint32_t s = atomic_load(&fz.state[i]);
-
-		if (s == FZ_FAILED)
-			atomic_store(&fz.state[i], FZ_IDLE);
-		/* EINVAL: an administrator thawed it by hand */
-		else if (s == FZ_OURS && (ioctl(fz.fd[i], FITHAW, 0) == 0 || errno == EINVAL))
-			atomic_store(&fz.state[i], FZ_IDLE);
-		else if (s != FZ_IDLE)
-			clean = false;
-	}
-	return clean;
-}
-
 static void thaw_all(void)
 {
-	const struct timespec pause = { .tv_nsec = 10000000 };
-
-	while (!thaw_once() || atomic_load(&fz.job) != atomic_load(&fz.finished))
-		(void)nanosleep(&pause, NULL);
+	(void)fsfreeze_thaw(&fz.all);
 	atomic_store(&fz.shm->freeze.state, 0);
 }
 
@@ -119,24 +77,21 @@ static bool guard_freeze(uint32_t want)
 	const char *why = NULL;
 	bool answered = false;
 
+	fsfreeze_begin(&fz.all);
 	atomic_store(&fz.job, want);
 	shm_wake(&fz.job);
 	while (!(why = must_thaw(want))) {
 		if (!answered && atomic_load(&fz.finished) == want) {
-			uint32_t mask = 0;
-			int32_t result = 0;
+			uint64_t mask;
+			unsigned which = 0;
+			int32_t result = fsfreeze_outcome(&fz.all, &which, &mask);
 
-			for (unsigned i = 0; i < fz.n; i++) {
-				mask |= atomic_load(&fz.state[i]) == FZ_OURS ? 1u << i : 0;
-				if (atomic_load(&fz.state[i]) == FZ_FAILED) {
-					result = atomic_load(&fz.error[i]);
-					atomic_store(&fz.shm->freeze.sysfail, fz.pair[i]);
-				}
-			}
-			if (result < 0)
+			if (result < 0) {
+				atomic_store(&fz.shm->freeze.sysfail, fz.pair[which]);
 				thaw_all(); /* those that were frozen before the refusal */
-			else
-				atomic_store(&fz.shm->freeze.state, mask);
+			} else {
+				atomic_store(&fz.shm->freeze.state, (uint32_t)mask);
+			}
 			answer(want, result);
 			answered = true;
 			if (result < 0)
@@ -190,13 +145,13 @@ int freeze_start(struct shm_head *shm, const int *fds, unsigned n)
 	for (unsigned i = 0, k; i < n; i++) {
 		if (fstat(fds[i], &st) < 0)
 			return -errno;
-		for (k = 0; k < fz.n && devs[k] != st.st_dev; k++)
+		for (k = 0; k < fz.all.n && devs[k] != st.st_dev; k++)
 			;
-		if (k < fz.n)
+		if (k < fz.all.n)
 			continue; /* a second freeze of the same filesystem would be refused */
-		devs[fz.n] = st.st_dev;
-		fz.pair[fz.n] = i;
-		fz.fd[fz.n++] = fds[i];
+		devs[fz.all.n] = st.st_dev;
+		fz.pair[fz.all.n] = i;
+		fz.all.fd[fz.all.n++] = fds[i];
 	}
 	r = pthread_create(&t, NULL, freezer, NULL);
 	if (r == 0)
@@ -224,8 +179,5 @@ void freeze_daemon_new(struct shm_head *shm)
 
 bool freeze_idle(void)
 {
-	for (unsigned i = 0; i < fz.n; i++)
-		if (atomic_load(&fz.state[i]) != FZ_IDLE)
-			return false;
-	return atomic_load(&fz.job) == atomic_load(&fz.finished);
+	return fsfreeze_idle(&fz.all) && atomic_load(&fz.job) == atomic_load(&fz.finished);
 }

@@ -1,15 +1,15 @@
 /* snapshot/classic/guard.c - see guard.h.
- * Owns:      a child process: a thread that sits in FIFREEZE, which cannot be interrupted, and the first thread, which
- *            watches the clock and the socket to the program.
+ * Owns:      a child process: the freezer of base/fsfreeze.h and, as its guard, the first thread, which watches the clock and
+ *            the socket to the program.
  * Called by: main.c.
- * Threads:   in the child these two; state of each filesystem is one atomic word.
+ * Threads:   in the child these two.
  * Blocks:    the child's first thread never for longer than a tick while something is frozen.
  *
- * A FITHAW during a pending FIFREEZE fails (EINVAL) and the freeze still completes: so the guard repeats until the FIFREEZE
- * has returned and a thaw has succeeded. The end of the program shows as the end of the socket, because the program never
- * touches what is frozen and so cannot be stuck there as it dies. */
+ * The end of the program shows as the end of the socket, because the program never touches what is frozen and so cannot be stuck
+ * there as it dies. */
 #include "snapshot/classic/guard.h"
 #include "base/clock.h"
+#include "base/fsfreeze.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,60 +51,12 @@ struct guard {
 
 /* ---- the child ---- */
 
-enum fz { FZ_IDLE, FZ_PENDING, FZ_OURS, FZ_FAILED };
-
-static struct {
-	unsigned n;
-	const int *fd;
-	_Atomic uint32_t state[GUARD_MAX]; /* enum fz */
-	_Atomic int error[GUARD_MAX];
-	_Atomic bool done; /* the freezer has ended */
-	bool early; /* somebody thawed what was ours */
-} in;
+static struct fsfreeze in;
 
 static void *freezer(void *arg)
 {
-	for (unsigned i = 0; i < in.n; i++) {
-		atomic_store(&in.state[i], FZ_PENDING);
-		if (ioctl(in.fd[i], FIFREEZE, 0) < 0) {
-			atomic_store(&in.error[i], -errno);
-			atomic_store(&in.state[i], FZ_FAILED);
-			break;
-		}
-		atomic_store(&in.state[i], FZ_OURS);
-	}
-	atomic_store(&in.done, true);
+	fsfreeze_all(&in);
 	return NULL;
-}
-
-static bool thaw_once(void)
-{
-	bool clean = atomic_load(&in.done);
-
-	for (unsigned i = 0; i < in.n; i++) {
-		uint32_t s = atomic_load(&in.state[i]);
-
-		if (s == FZ_PENDING)
-			clean = false;
-		if (s != FZ_OURS)
-			continue;
-		if (ioctl(in.fd[i], FITHAW, 0) == 0)
-			atomic_store(&in.state[i], FZ_IDLE);
-		else if (errno == EINVAL) { /* an administrator thawed it by hand */
-			in.early = true;
-			atomic_store(&in.state[i], FZ_IDLE);
-		} else
-			clean = false;
-	}
-	return clean;
-}
-
-static void thaw_all(void)
-{
-	const struct timespec pause = { .tv_nsec = TICK_MS * NS_PER_MS };
-
-	while (!thaw_once())
-		(void)nanosleep(&pause, NULL);
 }
 
 static void say(int sock, int code, unsigned which)
@@ -115,29 +66,16 @@ static void say(int sock, int code, unsigned which)
 	(void)send(sock, &a, sizeof(a), MSG_NOSIGNAL); /* nobody there: then nobody needs it */
 }
 
-/* How the freezer came off: 0, or the first failure. */
-static int outcome(unsigned *which)
-{
-	for (unsigned i = 0; i < in.n; i++)
-		if (atomic_load(&in.state[i]) == FZ_FAILED) {
-			*which = i;
-			return atomic_load(&in.error[i]);
-		}
-	return 0;
-}
-
 /* From the request to the thaw. False: the program is gone. */
 static bool one_freeze(int sock, uint64_t deadline_ns)
 {
-	bool answered = false, alive = true, late = false;
+	bool answered = false, alive = true, late = false, early = false;
 	struct pollfd p = { .fd = sock, .events = POLLIN };
 	struct ask ask;
 	pthread_t t;
+	int code = 0;
 
-	for (unsigned i = 0; i < in.n; i++)
-		atomic_store(&in.state[i], FZ_IDLE);
-	atomic_store(&in.done, false);
-	in.early = false;
+	fsfreeze_begin(&in);
 	if (pthread_create(&t, NULL, freezer, NULL) != 0) {
 		say(sock, -EAGAIN, 0);
 		return true;
@@ -145,11 +83,10 @@ static bool one_freeze(int sock, uint64_t deadline_ns)
 	for (;;) {
 		unsigned which = 0;
 
-		if (!answered && atomic_load(&in.done)) {
-			int code = outcome(&which);
-
+		if (!answered && fsfreeze_ended(&in)) {
+			code = fsfreeze_outcome(&in, &which, NULL);
 			if (code < 0)
-				thaw_all(); /* those before it */
+				(void)fsfreeze_thaw(&in); /* those before it */
 			say(sock, code, which);
 			answered = true;
 			if (code < 0)
@@ -157,11 +94,11 @@ static bool one_freeze(int sock, uint64_t deadline_ns)
 		}
 		if (poll(&p, 1, TICK_MS / (answered ? 1 : 10)) > 0) {
 			alive = recv(sock, &ask, sizeof(ask), 0) == (ssize_t)sizeof(ask);
-			thaw_all();
+			early = fsfreeze_thaw(&in);
 			break;
 		}
 		if (clock_boot_ns() >= deadline_ns) {
-			thaw_all();
+			(void)fsfreeze_thaw(&in);
 			late = true;
 			break;
 		}
@@ -171,10 +108,10 @@ static bool one_freeze(int sock, uint64_t deadline_ns)
 		return false;
 	if (!answered && late)
 		say(sock, -ETIMEDOUT, 0); /* the freeze itself took too long */
-	else if (answered && outcome(&(unsigned){ 0 }) == 0) {
+	else if (answered && code == 0) {
 		if (late) /* the program asks for the thaw in its own time */
 			alive = recv(sock, &ask, sizeof(ask), 0) == (ssize_t)sizeof(ask);
-		say(sock, late || in.early ? -ETIMEDOUT : 0, 0);
+		say(sock, late || early ? -ETIMEDOUT : 0, 0);
 	}
 	return alive;
 }
@@ -199,12 +136,12 @@ static void protect(void)
 }
 
 /* Keep nothing of the program's but what is needed: its end must be the end of its socket and of its output. */
-static void keep_only(struct guard *g, int sock, int *copy)
+static void keep_only(struct guard *g, int sock)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	for (unsigned i = 0; i < g->n; i++)
-		copy[i] = fcntl(g->fd[i], F_DUPFD_CLOEXEC, SOCK_FD + 1);
+		in.fd[in.n++] = fcntl(g->fd[i], F_DUPFD_CLOEXEC, SOCK_FD + 1);
 	(void)fcntl(sock, F_DUPFD_CLOEXEC, SOCK_FD);
 	if (null >= 0)
 		for (int i = 0; i < 3; i++)
@@ -214,14 +151,11 @@ static void keep_only(struct guard *g, int sock, int *copy)
 
 static _Noreturn void child(struct guard *g, int sock)
 {
-	int copy[GUARD_MAX];
 	struct ask ask;
 
 	protect();
-	keep_only(g, sock, copy);
+	keep_only(g, sock);
 	sock = SOCK_FD;
-	in.n = g->n;
-	in.fd = copy;
 	while (recv(sock, &ask, sizeof(ask), 0) == (ssize_t)sizeof(ask)) {
 		if (!ask.deadline_ns)
 			say(sock, 0, 0); /* nothing is frozen */

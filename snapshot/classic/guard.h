@@ -7,10 +7,9 @@
 #define STILLFS_SNAPSHOT_CLASSIC_GUARD_H
 
 #include "base/error.h"
+#include "base/fsfreeze.h"
 
-#include <stdint.h>
-
-#define GUARD_MAX 40 /* filesystems */
+#define GUARD_MAX FSFREEZE_MAX /* filesystems */
 
 struct guard; /* body in guard.c */
 
