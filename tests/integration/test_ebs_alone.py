@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ from mariadb import MariaDB
 from mongod import Mongod
 from stillfs import BUILD, is_gone, run, wait_for
 
+EXPEDITED = pathlib.Path("/sys/kernel/rcu_expedited")
 CLASSIC = BUILD / "tools" / "ec2-consistent-snapshot"
 PASSWORD = "p#a\"ss'w\\or d;x"
 
@@ -161,6 +163,7 @@ def test_kill_9_at_each_step_leaves_nothing_frozen_and_nothing_locked(cloud, scr
     load = Commits(db, clients=2).wait(10)
     args = [*keys, "--freeze-filesystem", scratch.fs, *account(db), "--mysql-master-status-file", scratch.fs / "mysql" / "status",
             cloud.volumes[0]]
+    expedited = EXPEDITED.exists() and EXPEDITED.read_text()  # the kernel's switch, which guards turn for the length of a freeze
     for step in ("preflight", "locked", "status", "frozen", "unlocked", "triggered"):
         code, out, err = finished(env, *args, STILLFS_CLASSIC_DIE=step)
         assert code == -signal.SIGKILL, (step, code, out, err)
@@ -170,6 +173,7 @@ def test_kill_9_at_each_step_leaves_nothing_frozen_and_nothing_locked(cloud, scr
         wait_for(f"the guard to end after {step}", lambda: not guards(scratch.fs), 30)
     load.stop()
     assert len(cloud.made) == 1
+    wait_for("the switch as it was", lambda: not expedited or EXPEDITED.read_text() in (expedited, "0\n"))
 
 
 def test_the_guards_death_fails_the_run_and_the_program_thaws(cloud, scratch, env, keys):  # noqa: F811
@@ -251,6 +255,7 @@ def test_mongodbs_lock_which_outlives_its_taker_is_released_by_the_next_run(clou
         args = [*keys, "--mongo", "--mongo-host", "127.0.0.1", "--mongo-port", mongod.port, "--freeze-filesystem", scratch.fs, cloud.volumes[0]]
         assert finished(env, *args, STILLFS_CLASSIC_DIE="frozen")[0] == -signal.SIGKILL
         assert mongod.locks() == 1 and not is_frozen(scratch.fs)
+        wait_for("the guard to end, and its lock with it", lambda: not guards(scratch.fs))
         code, out, err = finished(env, *args)
         assert code == 0 and out.split() == cloud.made, (out, err)
         assert mongod.locks() == 0
@@ -270,6 +275,47 @@ def test_servers_that_are_stopped_are_started_again_also_after_a_failure(cloud, 
     assert code == 1 and "CreateSnapshot" in err
     assert log.read_text().splitlines() == ["mysqladmin shutdown", "init stop", "service mysql start", "init start"]
     assert not is_frozen(scratch.fs) and cloud.made == []
+
+
+def test_a_real_server_is_stopped_for_the_snapshot_and_started_again(cloud, scratch, env, keys, db):  # noqa: F811
+    """mysqladmin is the real one, with the account of ~/.my.cnf, as the classic tool's; `service` is what an init system would do.
+    The snapshot needs no recovery, whatever was committed is in it, and the server is there again."""
+    tools, status = scratch.dir / "tools", []
+    tools.mkdir()
+    (tools / "service").write_text(f"""#!/bin/sh
+echo "$*" >> {scratch.dir}/log
+[ $1 = mariadb ] || exit 1
+setsid {shlex.join(map(str, db.argv()))} > /dev/null 2>&1 < /dev/null &
+until mysqladmin --defaults-file={scratch.dir}/.my.cnf ping > /dev/null 2>&1; do sleep 0.1; done
+""")
+    (tools / "service").chmod(0o755)
+    (scratch.dir / ".my.cnf").write_text(f"[client]\nuser=root\nsocket={db.socket}\n")
+    db.query("CREATE DATABASE t")
+    db.query("CREATE TABLE t.t (a INT) ENGINE=InnoDB SELECT seq AS a FROM seq_1_to_1000", db="t")
+    copy = cloud.proxy.copy
+
+    def copied(answer):
+        status.append((db.process.poll(), db.socket.exists()))
+        copy(answer)
+    cloud.proxy.copy = copied
+    code, out, err = finished(env, *keys, "--mysql", "--mysql-stop", "--freeze-filesystem", scratch.fs, cloud.volumes[0],
+                              PATH=f"{tools}:{os.environ['PATH']}")
+    server = int((scratch.dir / "db" / "pid").read_text())
+    try:
+        assert code == 0 and out.split() == cloud.made, (out, err)
+        assert status == [(0, False)], "it had ended before the request"
+        assert (scratch.dir / "log").read_text() == "mysql start\nmariadb start\n"
+        assert db.query("SELECT COUNT(*) FROM t.t") == ((1000,),)
+    finally:
+        os.kill(server, signal.SIGTERM)
+        wait_for("the server's end", lambda: is_gone(server), 60)
+    with copy_of(cloud, cloud.made[0], scratch.dir / "there") as there:
+        again = MariaDB(scratch.dir / "db2", there / "mysql", server_id=2, install=False).start()
+        try:
+            assert again.query("SELECT COUNT(*) FROM t.t") == ((1000,),)
+            assert "crash recovery" not in again.log().lower() and "ready for connections" in again.log()
+        finally:
+            again.close()
 
 
 def test_what_is_refused_takes_nothing(cloud, scratch, env, keys, db):  # noqa: F811
