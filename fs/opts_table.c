@@ -109,7 +109,7 @@ const struct conf_key opts_table[] = {
 	{ "hook.timeout", CONF_MS, "30", NULL, 100, 300000, "SECONDS",
 	  "longest time for hook.pre and hook.post" },
 	{ "auto_verify", CONF_BOOL, "no", NULL, 0, 0, "yes|no",
-	  "verify each complete set whose class is not manual" },
+	  "verify each complete set whose class is not manual (not for provider ebs)" },
 	{ "verify.server", CONF_PATH, "", NULL, 0, 0, "PATH",
 	  "server program that verifies sets; default: the one that ran when the set was taken" },
 	{ "verify.root", CONF_PATH, "", NULL, 0, 0, "DIR",

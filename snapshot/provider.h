@@ -18,6 +18,7 @@ enum prov_feature {
 	PROV_SYNC_FIRST = 2, /* needs syncfs(backing) inside the hold, before trigger (block snapshots) */
 	PROV_REMOTE = 4, /* across a network, and what was made may show up late: what a failed run may have left is
 			  * looked for again later */
+	PROV_VOLUMES = 16, /* its sets are on no disk here: verified on volumes that are made of them */
 	PROV_SCAN_LISTS = 8, /* what scan tells is enough for list.all, and too little to make a catalog of */
 };
 

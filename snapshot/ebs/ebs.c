@@ -403,7 +403,7 @@ static int ebs_note_pin(void *self, const char *set_id, bool pin, uint32_t max_m
 
 const struct prov_ops prov_ebs = {
 	.name = "ebs",
-	.features = PROV_SYNC_FIRST | PROV_REMOTE,
+	.features = PROV_SYNC_FIRST | PROV_REMOTE | PROV_VOLUMES,
 	.open = ebs_open,
 	.close = ebs_close,
 	.preflight = ebs_preflight,

@@ -104,6 +104,8 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 /* Times and, for several volumes, "member i of N", added when the point is fixed. Optional: a host that may tag at
  * creation only cannot do it. */
 int tags_later(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err);
+/* What a verification found: "WORD TIME SENTENCE", read again by ebs_scan.c. */
+int tags_verified(struct api *a, const struct snaps *s, const char *text, struct snap_error *err);
 /* ebs_describe.c: option ebs.description, for sets without a description of their own */
 int describe_check(const char *template, struct snap_error *err); /* -EINVAL */
 void describe_expand(const char *template, const struct door *d, const struct prov_run *r, char *buf, size_t cap);

@@ -105,6 +105,19 @@ static int read_tags(const struct xml_elem *e, struct set *s)
 	return r;
 }
 
+/* "WORD TIME SENTENCE" of tags_verified. */
+static int read_verified(const struct xml_elem *e, struct set *s)
+{
+	char text[300], word[16] = "", when[40] = "";
+	int n = 0;
+
+	api_tag(e, "stillfs:verified", text, sizeof(text));
+	if (sscanf(text, "%15s %39s %n", word, when, &n) != 2 || !n || to_time(when, &s->verified_at) < 0)
+		return 0;
+	s->verified = strcmp(word, "yes") == 0 ? VERIFIED_YES : strcmp(word, "failed") == 0 ? VERIFIED_FAILED : VERIFIED_NO;
+	return set_text(&s->verified_note, text + n);
+}
+
 static bool is_hex32(const char *t)
 {
 	return strlen(t) == 32 && strspn(t, "0123456789abcdef") == 32;
@@ -141,8 +154,10 @@ static struct set *read_set(const struct xml_elem *e, int *r)
 		s->lock_ms = *lock == '-' ? -1 : strtod(lock, NULL);
 		s->hold_ms = *hold == '-' ? -1 : strtod(hold, NULL);
 	}
+	*r = read_verified(e, s);
 	(void)xml_text(e, "description", text, sizeof(text));
-	*r = set_text(&s->description, text);
+	if (*r == 0)
+		*r = set_text(&s->description, text);
 	if (*r == 0)
 		*r = read_tags(e, s);
 	if (*r == 0)

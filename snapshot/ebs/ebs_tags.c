@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define OURS_MAX 20u
-#define LATER_MAX 4u /* added afterwards: times, member, pin, failed */
+#define LATER_MAX 5u /* added afterwards: times, member, pin, failed, verified */
 #define ALL_MAX 50u
 #define VALUE_MAX 250u /* bytes: never more than 256 characters */
 
@@ -249,4 +249,12 @@ int tags_later(struct api *a, const struct prov_run *r, struct erun *er, struct 
 		ret = api_tag_all(a, &er->snaps, i, i + 1, "stillfs:member", text, err);
 	}
 	return ret;
+}
+
+int tags_verified(struct api *a, const struct snaps *s, const char *text, struct snap_error *err)
+{
+	char value[VALUE_MAX + 1];
+
+	(void)snprintf(value, sizeof(value), "%.*s", (int)cut(text, VALUE_MAX), text);
+	return api_tag_all(a, s, 0, s->n, "stillfs:verified", value, err);
 }

@@ -1,6 +1,6 @@
 /* snapshot/ebs_tool/assemble.c - from attached volumes to mounted file systems: devices, partitions, md, LVM under new
  * names and ids (the originals may be there), mounts. Every step that changed something is undone when a later one fails.
- * Called by restore.c. Blocks as the programs it runs do. Errors: -errno with the sentence. */
+ * Called by restore.c and snapshot/verify/volumes.c. Blocks as the programs it runs do. Errors: -errno with the sentence. */
 #include "snapshot/ebs_tool/tool.h"
 #include "base/clock.h"
 
@@ -13,111 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define STEPS_MAX 160u
 #define READ_B (4u << 20)
 
-enum undo_kind { UNDO_VOLUME, UNDO_ATTACHMENT, UNDO_MOUNT, UNDO_VG, UNDO_PV, UNDO_MD };
-
 const char *assemble_lvm_devices = "/etc/lvm/devices/system.devices";
-
-struct undo {
-	unsigned n;
-	struct {
-		enum undo_kind kind;
-		char what[512];
-	} step[STEPS_MAX];
-};
-
-struct undo *undo_new(void)
-{
-	return calloc(1, sizeof(struct undo));
-}
-
-static void note(struct undo *u, enum undo_kind kind, const char *what)
-{
-	if (u->n == STEPS_MAX)
-		return; /* 40 volumes and 8 pairs make fewer */
-	u->step[u->n].kind = kind;
-	(void)snprintf(u->step[u->n++].what, sizeof(u->step[0].what), "%.500s", what);
-}
-
-void undo_volume(struct undo *u, const char *volume)
-{
-	note(u, UNDO_VOLUME, volume);
-}
-
-void undo_attachment(struct undo *u, const char *volume)
-{
-	note(u, UNDO_ATTACHMENT, volume);
-}
-
-static int simple(struct api *a, const char *action, const char *volume, struct snap_error *err)
-{
-	struct vbuf form = VBUF_INIT;
-	struct xml *x;
-	int r;
-
-	ec2_arg(&form, volume, "VolumeId");
-	if (strcmp(action, "DetachVolume") == 0)
-		ec2_arg(&form, a->e->instance, "InstanceId");
-	r = api_call(a, action, &form, false, &x, err);
-	xml_free(x);
-	vbuf_free(&form);
-	return r;
-}
-
-static int delete_volume(struct api *a, const char *volume, struct snap_error *err)
-{
-	struct snap_error why = { 0 };
-	int r = 0;
-
-	for (int i = 0; i < 60; i++) { /* a detachment takes a moment */
-		snap_error_clear(&why);
-		r = simple(a, "DeleteVolume", volume, &why);
-		if (r == 0 || strcmp(a->code, "InvalidVolume.NotFound") == 0)
-			return 0;
-		if (strcmp(a->code, "VolumeInUse") != 0 && strcmp(a->code, "IncorrectState") != 0)
-			break;
-		(void)usleep(1000000);
-	}
-	return snap_error_set(err, r, "%s", why.msg);
-}
-
-void undo_all(struct undo *u, struct tool *t, bool keep)
-{
-	while (!keep && u->n) {
-		const char *what = u->step[--u->n].what;
-		struct api a = { .e = t->e, .deadline_ns = clock_boot_ns() + 120 * NS_PER_S };
-		struct snap_error err = { 0 };
-		int r = 0;
-
-		switch (u->step[u->n].kind) {
-		case UNDO_MOUNT:
-			r = tool_exec((const char *[]){ "umount", what, NULL }, &err);
-			break;
-		case UNDO_VG:
-			r = tool_exec((const char *[]){ "vgchange", "-an", what, NULL }, &err);
-			break;
-		case UNDO_PV:
-			r = tool_exec((const char *[]){ "lvmdevices", "--deldev", what, NULL }, &err);
-			break;
-		case UNDO_MD:
-			r = tool_exec((const char *[]){ "mdadm", "--stop", what, NULL }, &err);
-			break;
-		case UNDO_ATTACHMENT:
-			r = simple(&a, "DetachVolume", what, &err);
-			break;
-		case UNDO_VOLUME:
-			r = delete_volume(&a, what, &err);
-			break;
-		}
-		if (r < 0)
-			tool_say("stillctl: undo: %s stays: %s", what, err.msg);
-		else
-			tool_say("undone: %s", what);
-	}
-	free(u);
-}
 
 /* ---- devices ---- */
 
@@ -237,9 +135,10 @@ static int build_md(struct undo *u, const char *name, const char *leaf[], struct
 
 	for (unsigned i = 0; leaf[i]; i++)
 		argv[4 + i] = leaf[i];
-	r = tool_exec(argv, err);
+	r = undo_intend(u, "md", name, err);
+	r = r < 0 ? r : tool_exec(argv, err);
 	if (r == 0)
-		note(u, UNDO_MD, name);
+		undo_note(u, UNDO_MD, name);
 	leaf[0] = name;
 	leaf[1] = NULL;
 	return r;
@@ -251,18 +150,21 @@ static int build_vg(struct undo *u, const char *name, const char *const leaf[], 
 	const char *argv[VOLS_MAX + 6] = { "vgimportclone", "-n", name };
 	bool listed = access(assemble_lvm_devices, F_OK) == 0;
 	unsigned at = 3;
-	int r;
+	int r = 0;
 
 	if (listed)
 		argv[at++] = "--importdevices";
 	for (unsigned i = 0; leaf[i]; i++)
 		argv[at++] = leaf[i];
-	r = tool_exec(argv, err);
+	for (unsigned i = 0; listed && r == 0 && leaf[i]; i++)
+		r = undo_intend(u, "pv", leaf[i], err);
+	r = r < 0 ? r : undo_intend(u, "vg", name, err);
+	r = r < 0 ? r : tool_exec(argv, err);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; listed && leaf[i]; i++)
-		note(u, UNDO_PV, leaf[i]);
-	note(u, UNDO_VG, name); /* before it is active: that may end half-way */
+		undo_note(u, UNDO_PV, leaf[i]);
+	undo_note(u, UNDO_VG, name); /* before it is active: that may end half-way */
 	return tool_exec((const char *[]){ "vgchange", "-ay", name, NULL }, err);
 }
 
@@ -321,6 +223,23 @@ static int make_dir(const char *path, struct snap_error *err)
 	}
 }
 
+static bool kernel_knows(const char *fs)
+{
+	FILE *f = fopen("/proc/filesystems", "re");
+	char line[64];
+	bool is = false;
+
+	while (f && !is && fgets(line, sizeof(line), f)) {
+		const char *tab = strchr(line, '\t');
+
+		line[strcspn(line, "\n")] = '\0';
+		is = tab && strcmp(tab + 1, fs) == 0;
+	}
+	if (f)
+		(void)fclose(f);
+	return is;
+}
+
 static int mount_one(struct undo *u, const char *dev, const char *fs, const char *where, struct snap_error *err)
 {
 	const char *argv[8];
@@ -339,14 +258,19 @@ static int mount_one(struct undo *u, const char *dev, const char *fs, const char
 	argv[n++] = dev;
 	argv[n++] = where;
 	argv[n] = NULL;
+	if (r < 0)
+		return r;
+	r = tool_exec(argv, err);
 	if (r == 0)
-		r = tool_exec(argv, err);
-	if (r == 0)
-		note(u, UNDO_MOUNT, where);
+		undo_note(u, UNDO_MOUNT, where);
+	else if (r == -EIO && kernel_knows(fs)) { /* asked now: mount(8) has loaded its module */
+		snap_error_clear(err);
+		r = snap_error_set(err, -EBADMSG, "mount failed, see above: the %s of %s cannot be mounted", fs, dev);
+	}
 	return r;
 }
 
-int assemble_mount(struct undo *u, const struct members *ms, const char *dir, struct snap_error *err)
+int assemble_mount(struct undo *u, const struct members *ms, const char *dir, char at[TOOL_PAIRS][700], struct snap_error *err)
 {
 	static struct place p[TOOL_PAIRS]; /* one thread, once a process */
 	static char where[TOOL_PAIRS][400];
@@ -378,6 +302,6 @@ int assemble_mount(struct undo *u, const struct members *ms, const char *dir, st
 			r = mount_one(u, dev, p[i].fs, where[i], err);
 	}
 	for (unsigned i = 0; r == 0 && i < n; i++)
-		(void)printf("path %s %s%s\n", p[i].mountpoint, where[i], p[i].sub);
+		(void)snprintf(at[i], sizeof(at[i]), "%.399s%.259s", where[i], p[i].sub);
 	return r;
 }

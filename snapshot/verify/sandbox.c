@@ -196,6 +196,8 @@ static void limit(int what, rlim_t max)
 /* The server: nobody but the owner of the files, in a user namespace that has no other. */
 __attribute__((noreturn)) static void run_server(const struct vspec *s, char *const argv[], int ask, int go)
 {
+	static char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+	char *env[] = { path, NULL };
 	int out = open("/tmp/server.out", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	char c = 0;
 
@@ -216,7 +218,8 @@ __attribute__((noreturn)) static void run_server(const struct vspec *s, char *co
 		die("give up privileges");
 	(void)dup2(out, 1);
 	(void)dup2(out, 2);
-	(void)execv(argv[0], argv);
+	(void)signal(SIGPIPE, SIG_DFL);
+	(void)execve(argv[0], argv, env); /* not ours: that may hold keys */
 	die("start %s", argv[0]);
 }
 

@@ -8,6 +8,7 @@
 #include "base/door.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 #define VERIFY_ARGS_MAX 96
@@ -16,7 +17,11 @@
 /* What is verified, from the daemon's lines on stdin: "KEY VALUE". */
 struct vspec {
 	char set[DOOR_NAME_MAX + 1], id[33];
-	char data[PATH_MAX]; /* the set's data */
+	char data[PATH_MAX]; /* the set's data; or: */
+	char volumes[PATH_MAX]; /* they are on no disk here: where journal, log and mountpoints of its own volumes go */
+	char *ebs[16]; /* "ebs.KEY VALUE" */
+	unsigned n_ebs;
+	bool clean; /* do nothing but remove what an earlier verification on volumes has left */
 	unsigned n_pairs;
 	char *mountpoint[DOOR_MAX_PAIRS];
 	unsigned n_hide;
@@ -41,6 +46,18 @@ char *verify_value(const char *lines, const char *key);
 /* place.c: fill dir, src and work from data, id and the mountpoints. */
 int verify_find_places(struct vspec *s, struct snap_error *err);
 int verify_remove_places(const struct vspec *s, struct snap_error *err); /* 0 when there is nothing */
+
+/* helper.c: pair i is in work/pI: note the datadir's owner, remove its server's own identity. -ENOENT: no datadir. */
+int verify_settle(struct vspec *s, unsigned i, struct snap_error *err);
+
+/* volumes.c: a set of provider ebs. begin: takes the journal, and removes what a dead process has left (with `clean` that is
+ * all). bring: to work/pI. record: the result into the set's tags. end: everything away; may be called after any failure.
+ * -EBUSY (begin): another process is at it; -EAGAIN (begin, end): something is left, which *err names. */
+int volumes_begin(const struct vspec *s, struct snap_error *err);
+int volumes_bring(struct vspec *s, struct snap_error *err);
+unsigned volumes_count(void);
+void volumes_record(const struct vspec *s, const char *word, const char *text);
+int volumes_end(const struct vspec *s, struct snap_error *err);
 
 /* manifest.c: are the set's files those of its manifest, all of them and no others? */
 int manifest_check(const struct vspec *s, size_t *files, struct snap_error *err);

@@ -31,6 +31,7 @@ class CloudProxy(Proxy):
 
     def __init__(self, moto, images, where):
         self.forms, self.deleted, self.loops, self.volume_images, self.where = [], [], {}, {}, where
+        self.gone = set()  # volumes that were deleted
         self.hide_device = False
         self.instance = ""
         super().__init__(moto, images)
@@ -79,6 +80,8 @@ class CloudProxy(Proxy):
             self.deleted.append(form["SnapshotId"])
         elif action in ("DetachVolume", "DeleteVolume"):
             self.detach(form["VolumeId"])
+            if action == "DeleteVolume":
+                self.gone.add(form["VolumeId"])
 
     def detach(self, volume):
         if volume in self.loops:
@@ -120,6 +123,10 @@ class Cloud:
 
     def close(self):
         self.proxy.close()
+
+    def volumes_left(self):
+        """Those made of snapshots that are there."""
+        return set(self.proxy.volume_images) - self.proxy.gone
 
     def elsewhere(self):
         """The environment of another machine: nothing but keys and where the services are."""

