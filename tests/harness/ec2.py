@@ -98,7 +98,7 @@ class Proxy:
     """url; calls: actions in order; faults[ACTION]: kinds to be used up: "lost", "late N", "throttled", "denied", "half",
     "500", "code C": refused with that code; of CreateSnapshots also "partial": one is not named in the answer, "wrong": one is of
     another volume; "held": done, and not answered until `released` is set; "early": not even passed on until then.
-    `holding`: actions that were met by these two.
+    `holding`: actions that were met by these two.  Of DescribeVolumes "as STATE": what is available is in that state, "gone": none.
     pending: snapshots are not completed yet; away: every connection is cut; aged: snapshots were made long ago (a volume may be
     snapshotted once in 15 s).  holds: {snapshot: "locked", "image" or "restore"}, what keeps it from being deleted.
     page: DescribeSnapshots answers so many at once, and begins with a page that is empty.  foreign: (NAME, N): N snapshots of
@@ -247,6 +247,10 @@ class Proxy:
             answer = answer[:first] + answer[answer.index(b"<item>", answer.index(b"</tagSet>", first)):]
         if fault == "wrong":
             answer = re.sub(rb"<volumeId>[^<]*", b"<volumeId>vol-0fedcba9876543210", answer, count=1)
+        if fault.startswith("as "):
+            answer = re.sub(rb"<status>available", b"<status>" + fault[3:].encode(), answer)
+        if fault == "gone":
+            answer = b"<DescribeVolumesResponse><volumeSet/></DescribeVolumesResponse>"
         if fault == "half":
             answer = answer[:len(answer) // 2]
         if self.pending and action == "DescribeSnapshots":

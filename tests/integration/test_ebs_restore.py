@@ -21,6 +21,12 @@ def cmdlines():
             yield p.read_bytes()
 
 
+def cmdline(pid):
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 def ctl(cloud, *args, env=None):  # noqa: F811
     return subprocess.run([str(STILLCTL), "--provider", "ebs", "--region", "us-east-1", *map(str, args)], capture_output=True, text=True,
                           env={**cloud.elsewhere(), **(env or {})}, timeout=55)
@@ -36,7 +42,7 @@ def taken(cloud, make_mount, scratch):  # noqa: F811
     yield m
     for path in (scratch.dir / "there", scratch.dir / "there.1"):
         subprocess.run(["umount", str(path)], capture_output=True)
-    assert not glob.glob("/tmp/stillctl.*")
+    wait_for("the end of all directories of commands, also of those of others who test", lambda: not glob.glob("/tmp/stillctl.*"))
 
 
 def left(cloud):  # noqa: F811
@@ -68,7 +74,8 @@ def test_another_machine_lists_shows_and_restores_with_nothing_but_keys(cloud, t
 def test_a_command_that_is_killed_leaves_no_stillfs(cloud, taken):  # noqa: F811
     p = subprocess.Popen([str(STILLCTL), "--provider", "ebs", "--region", "us-east-1", "events", "--follow"], env=cloud.elsewhere(),
                          stdout=subprocess.DEVNULL)
-    base = pathlib.Path(wait_for("its tree", lambda: glob.glob("/tmp/stillctl.*/tree/version"))[0]).parents[1]
+    base = wait_for("its tree", lambda: [d for d in map(pathlib.Path, glob.glob("/tmp/stillctl.*")) if (d / "tree" / "version").exists()
+                                         and any(f"{d}/state".encode() in cmdline(c) for c in children(p.pid))])[0]
     served = f"{base}/state".encode()
     try:
         wait_for("the command", lambda: len(children(p.pid)) == 2)
@@ -94,6 +101,17 @@ def test_what_a_failed_restore_made_is_deleted_and_nothing_else(cloud, taken, sc
     r = ctl(cloud, "restore", "one", "--attach", "/dev/sdg")
     assert r.returncode == 1 and "AttachVolume: AWS answered UnauthorizedOperation" in r.stderr and left(cloud) == 0, r
     assert not cloud.sent("DeleteSnapshot") and len(cloud.sent("DetachVolume")) == 1
+
+
+def test_a_volume_whose_key_may_not_be_used_is_reported_and_the_rest_deleted(cloud, taken):  # noqa: F811
+    """AWS makes it, and then it fails or goes away again."""
+    for answers, words in ((["as creating", "gone"], "has gone again"), (["as creating", "as error"], "failed")):
+        cloud.faults["DescribeVolumes"] = answers
+        r = ctl(cloud, "restore", "one", "--attach", "/dev/sdg")
+        assert r.returncode == 1 and words in r.stderr and "allow kms:CreateGrant" in r.stderr and left(cloud) == 0, r
+    assert not cloud.sent("AttachVolume")
+    r = ctl(cloud, "restore", "one", "--attach", "/dev/sdg")
+    assert r.returncode == 0 and "the volumes stay when the instance ends (DeleteOnTermination false)" in r.stderr, r
 
 
 def test_restore_refuses_what_cannot_work_before_anything_is_made(cloud, taken):  # noqa: F811
