@@ -82,6 +82,7 @@ static void one_snapshot(struct engine *e, struct request *q)
 	s = e->running;
 	(void)pthread_mutex_unlock(&e->lock);
 	engine_event(e, s, "begin", -1);
+	engine_clean_yield(e);
 	r = run_begin(e, s, &err);
 	(void)pthread_mutex_lock(&e->lock);
 	e->running = NULL;
@@ -214,13 +215,16 @@ static void *engine_run(void *arg)
 			rescan_pins(e);
 		complete_some(e);
 		engine_clean(e);
-		(void)run_db_chores(e);
-		fence_keep_work(e->fence);
+		if (atomic_load(&e->abort_completing) != ESHUTDOWN) { /* a call begun now would be left, and keep the stop waiting */
+			(void)run_db_chores(e);
+			fence_keep_work(e->fence);
+		}
 		child_reap();
 		(void)pthread_mutex_lock(&e->lock);
 	}
 	(void)pthread_mutex_unlock(&e->lock);
 	leave_all(e);
+	engine_clean_leave(e);
 	(void)pthread_mutex_lock(&e->lock);
 	e->thread_ended = true;
 	(void)pthread_cond_broadcast(&e->ended);
@@ -340,7 +344,8 @@ int engine_start(struct engine *e, struct snap_error *err)
 
 	e->db_exec = exec_new("database");
 	e->prov_exec = exec_new("provider");
-	if (!e->db_exec || !e->prov_exec)
+	e->apart_exec = exec_new("removal");
+	if (!e->db_exec || !e->prov_exec || !e->apart_exec)
 		return snap_error_set(err, -errno, "start the engine's threads: %s", strerror(errno));
 	r = recover(e, err);
 	if (r == 0)
@@ -367,6 +372,7 @@ void engine_free(struct engine *e)
 		e->prov->close(e->prov_self);
 	(void)exec_free(e->db_exec);
 	(void)exec_free(e->prov_exec);
+	(void)exec_free(e->apart_exec);
 	fence_keep_free(e->fence);
 	prune_free(e->prune);
 	catalog_free(e->cat);

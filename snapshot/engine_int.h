@@ -40,7 +40,7 @@ struct engine {
 	void *prov_self;
 	const struct coord_ops *coord;
 	void *coord_self;
-	struct exec *db_exec, *prov_exec;
+	struct exec *db_exec, *prov_exec, *apart_exec; /* apart: removals of a provider with PROV_REMOVE_APART */
 	struct verify *verify; /* verify/verify.c */
 	struct fence_keep *fence; /* fence/keep.c */
 	pthread_t thread;
@@ -60,6 +60,12 @@ struct engine {
 	uint64_t next_waiter;
 	struct request *queued; /* accepted, not begun; one at the most */
 	struct run *completing; /* the engine thread's own */
+	struct {
+		char name[DOOR_NAME_MAX + 1], id[33]; /* of the set whose data is being removed; "": none */
+		uint64_t since_ns; /* CLOCK_BOOTTIME */
+		bool back; /* the call apart is */
+		struct job *job; /* the call apart; the engine thread's own */
+	} removal;
 	struct set *running; /* from its acceptance until the point is fixed or it has failed */
 	unsigned n_completing;
 	bool stopping, pins_due;
@@ -92,12 +98,14 @@ void engine_step(struct engine *e, const char *step);
 void engine_wait_on(struct engine *e, pthread_cond_t *cond, uint64_t due_ns, uint32_t max_ms);
 
 /* engine_stop.c */
-/* Wait for *ended, which a thread sets under the lock, with a signal to e->ended, as the last it does. False: not by
- * then (CLOCK_BOOTTIME). Lock not held. */
+/* Wait for *ended, set under the lock with a signal to e->ended as a thread's last act. False: not by then. Lock not held. */
 bool engine_await_end(struct engine *e, const bool *ended, uint64_t deadline_ns);
 
 /* engine_clean.c: data of deleted sets, and what failed ones may have left. The engine's thread. */
 void engine_clean(struct engine *e); /* all that is due; a request ends it early */
+void engine_clean_yield(struct engine *e); /* a run begins: a removal apart has a moment to end */
+void engine_clean_leave(struct engine *e); /* stillfs ends: the next goes on */
+void engine_clean_status(struct engine *e, struct vbuf *out); /* lines of `status`. Lock held */
 uint64_t engine_clean_due(struct engine *e); /* when the next is due, CLOCK_BOOTTIME; UINT64_MAX: none. Lock held */
 
 /* engine_request.c */
@@ -123,10 +131,7 @@ void run_leave(struct run *r);
 struct set *run_set(const struct run *r);
 struct run **run_next(struct run *r); /* link of the engine's list */
 void run_cancel(struct run *r); /* an abort came too late for run_begin: the next run_poll fails it */
-/* Remove a set's data through the provider's thread. */
-int run_remove(struct engine *e, const char *name, const char *id, struct snap_error *err);
-/* Remove position files that a dead process left in the backings. */
-void run_clean_backings(const struct door *d);
+void run_clean_backings(const struct door *d); /* position files that a dead process left */
 
 /* run_db.c: between runs: what a coordinator's journal says is still changed is changed back; the doctor's look.
  * False: something is left, try again later. */

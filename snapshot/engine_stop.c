@@ -27,17 +27,20 @@ bool engine_await_end(struct engine *e, const bool *ended, uint64_t deadline_ns)
 /* Nobody posts calls any more. */
 static int end_executors(struct engine *e)
 {
-	int a, b;
+	int a, b, c;
 
 	if (e->db_exec && exec_stuck(e->db_exec))
 		e->coord->sever(e->coord_self);
 	a = exec_free(e->db_exec);
 	b = exec_free(e->prov_exec);
+	c = exec_free(e->apart_exec);
 	if (a == 0)
 		e->db_exec = NULL;
 	if (b == 0)
 		e->prov_exec = NULL;
-	return a < 0 || b < 0 ? -ETIMEDOUT : 0;
+	if (c == 0)
+		e->apart_exec = NULL;
+	return a < 0 || b < 0 || c < 0 ? -ETIMEDOUT : 0;
 }
 
 static void end_waits(struct engine *e)

@@ -245,6 +245,7 @@ void engine_status(struct engine *e, struct vbuf *out)
 	vbuf_printf(out, "last_snapshot %s\n", e->last_name[0] ? e->last_name : "none");
 	if (e->last_name[0])
 		vbuf_printf(out, "last_snapshot_state %s\n", set_state_name(e->last_state));
+	engine_clean_status(e, out);
 	prune_status(e, out);
 	binlogs_status(e, out);
 	stock_status(e, out);

@@ -3,7 +3,7 @@
  *           outlives the process: leave or finish lets go of it, and the next process begins with resume, then
  *           polls. What cannot be discarded now is removed later, by name and id.
  * Threads:  every call comes from the engine's one provider thread, never two at once, except data_path and finish
- *           (any thread) and `cancelled` which the provider itself asks.
+ *           (any thread), remove with PROV_REMOVE_APART, and `cancelled` which the provider itself asks.
  * Deadline: every call takes max_ms and returns by then, or soon after a system call that cannot
  *           be interrupted returns; the engine goes on without it at the deadline.
  * Errors:   0 or -errno with *err filled. Nothing is retried inside, trigger above all.
@@ -19,6 +19,8 @@ enum prov_feature {
 	PROV_REMOTE = 4, /* across a network, and what was made may show up late: what a failed run may have left is
 			  * looked for again later */
 	PROV_VOLUMES = 16, /* its sets are on no disk here: verified on volumes that are made of them */
+	PROV_REMOVE_APART = 32, /* remove may come from a second thread beside any other call about other sets, so that a
+				 * removal that lasts or hangs holds up no snapshot */
 	PROV_SCAN_LISTS = 8, /* what scan tells is enough for list.all, and too little to make a catalog of */
 };
 

@@ -30,7 +30,6 @@
 #define PREFLIGHT_MS 60000u
 #define PRESYNC_SHORT_MS 50.0 /* dirty data that takes no longer may be left to the hold */
 #define PRESYNC_TIMES 4
-#define REMOVE_MS 30000u
 
 static void do_coord_preflight(struct job *j)
 {
@@ -98,6 +97,8 @@ static int step_preflight(struct run *r)
 	int ret = 0;
 
 	engine_step(e, "preflight");
+	if (exec_stuck(e->prov_exec)) /* since the request was accepted: it waited for a removal */
+		return snap_error_set(r->err, -EBUSY, "provider: an earlier call has not come back yet; try later");
 	for (unsigned i = 0; ret == 0 && i < e->door.n_pairs; i++)
 		ret = run_check_mounted(&e->door, i, r->err);
 	if (ret == 0)
@@ -280,49 +281,6 @@ void run_cancel(struct run *r)
 struct run **run_next(struct run *r)
 {
 	return &r->next;
-}
-
-/* ---- removal ---- */
-
-struct removal {
-	char name[DOOR_NAME_MAX + 1], id[33];
-};
-
-static void do_remove(struct job *j)
-{
-	struct engine *e = j->self;
-	struct removal *m = j->arg;
-
-	j->result = e->prov->remove(e->prov_self, m->name, m->id, j->max_ms, &j->err);
-	free(m);
-}
-
-int run_remove(struct engine *e, const char *name, const char *id, struct snap_error *err)
-{
-	struct removal *m = calloc(1, sizeof(*m));
-	struct job *j = m ? job_new(do_remove, e, REMOVE_MS) : NULL;
-	int ret;
-
-	if (!j) {
-		free(m);
-		return snap_error_set(err, -ENOMEM, "remove %s: out of memory", name);
-	}
-	(void)snprintf(m->name, sizeof(m->name), "%s", name);
-	(void)snprintf(m->id, sizeof(m->id), "%s", id);
-	j->arg = m;
-	ret = exec_post(e->prov_exec, j);
-	if (ret < 0) {
-		free(m);
-		snap_error_set(err, ret, "remove %s: the provider is busy with a call that has not come back", name);
-	} else {
-		ret = exec_wait(e->prov_exec, j, clock_boot_ns() + 600 * NS_PER_S, &e->abort_completing);
-		if (ret < 0)
-			snap_error_set(err, ret, "remove %s: not finished", name);
-		else if (j->result < 0)
-			ret = snap_error_set(err, j->result, "%s", j->err.code ? j->err.msg : strerror(-j->result));
-	}
-	job_drop(e->prov_exec, j);
-	return ret;
 }
 
 void run_clean_backings(const struct door *d)

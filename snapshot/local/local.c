@@ -565,7 +565,7 @@ static int local_data_path(void *self, const char *name, char *buf, size_t cap)
 
 const struct prov_ops prov_local = {
 	.name = "local",
-	.features = PROV_LIVE_FS | PROV_SCAN_LISTS,
+	.features = PROV_LIVE_FS | PROV_REMOVE_APART | PROV_SCAN_LISTS,
 	.open = local_open,
 	.close = local_close,
 	.preflight = local_preflight,

@@ -140,6 +140,7 @@ static int null_list(void *self, int (*fn)(void *arg, const char *name, const ch
 
 const struct prov_ops prov_null = {
 	.name = "null",
+	.features = PROV_REMOVE_APART,
 	.open = null_open,
 	.close = free,
 	.preflight = null_preflight,

@@ -85,6 +85,24 @@ def test_a_removal_that_hangs_does_not_keep_the_mount_from_starting(make_mount):
     m.null("")
 
 
+def test_a_removal_that_hangs_keeps_no_snapshot_waiting(make_mount):
+    m = make_mount(provider="null")
+    for name in ("old", "new"):
+        assert m.write("snapshot", f"{name}\n") == 0, m.last_error()
+        m.wait_state(name, "complete")
+    m.null("remove hang\n")
+    (m.control / "snapshots" / "old").rmdir()
+    wait_for("the removal to hang", lambda: ("remove", "old") in [c[1:] for c in m.null_calls()])
+    assert m.write("snapshot", "one\n") == 0, m.last_error()
+    m.wait_state("one", "complete")
+    status = m.status()
+    assert status["removals_left"] == "1" and status["removing"].startswith("old for ")
+    assert status["provider_call"] == "ok" and ("end", "remove") not in [c[1:] for c in m.null_calls()]
+    m.null("")
+    wait_for("the removal", lambda: m.status()["removals_left"] == "0")
+    assert "removing" not in m.status()
+
+
 @pytest.mark.parametrize("call,state", [("preflight", "failed"), ("trigger", "failed"), ("poll", "complete"), ("remove", None)])
 def test_a_call_that_hangs_does_not_keep_the_mount_from_ending(make_mount, call, state):
     """It never comes back: the engine is stopped within its bound all the same, and the next mount does what is left."""

@@ -119,6 +119,7 @@ struct fake_world {
 	char completed[64][33]; /* ids whose poll said complete */
 	unsigned n_data, n_completed, polls;
 	_Atomic unsigned polls_needed; /* a test changes it while the provider is asked */
+	bool apart; /* the provider is one with PROV_REMOVE_APART */
 	bool hurried; /* a poll was asked to end its slice */
 	char position[4096];
 };

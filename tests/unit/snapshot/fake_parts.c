@@ -194,11 +194,13 @@ static int prov_data_path(void *p, const char *name, char *buf, size_t cap)
 PROV(prov_fake, "fake", PROV_SYNC_FIRST);
 PROV(prov_live, "live", PROV_LIVE_FS);
 PROV(prov_remote, "remote", PROV_SYNC_FIRST | PROV_REMOTE);
+PROV(prov_apart, "apart", PROV_SYNC_FIRST | PROV_REMOVE_APART);
 
 const struct prov_ops *provider_find(const char *name)
 {
+	fake.apart = strcmp(name, "apart") == 0;
 	return strcmp(name, "fake") == 0 ? &prov_fake : strcmp(name, "live") == 0 ? &prov_live :
-	       strcmp(name, "remote") == 0 ? &prov_remote : NULL;
+	       strcmp(name, "remote") == 0 ? &prov_remote : strcmp(name, "apart") == 0 ? &prov_apart : NULL;
 }
 
 /* ---- the database: a cut connection ends its lock ---- */

@@ -155,7 +155,8 @@ static void record(enum fake_call c, bool end, const char *text, uint32_t a, uin
 
 static bool is_prov(enum fake_call c)
 {
-	return c == ON_PREFLIGHT || c == ON_TRIGGER || c == ON_POLL || c == ON_RESUME || c == ON_LEAVE || c == ON_DISCARD || c == ON_REMOVE;
+	return c == ON_PREFLIGHT || c == ON_TRIGGER || c == ON_POLL || c == ON_RESUME || c == ON_LEAVE || c == ON_DISCARD ||
+	       (c == ON_REMOVE && !fake.apart);
 }
 
 static bool is_db(enum fake_call c)
@@ -186,6 +187,8 @@ static void check_call(enum fake_call c)
 		if (fake.gate_closed && c != ON_TRIGGER && c != ON_DISCARD)
 			fake_violate("%s while the gate is closed", call_names[c]);
 	}
+	if (c == ON_REMOVE && fake.apart)
+		on_thread(c, "removal");
 	if (is_db(c)) {
 		on_thread(c, "database");
 		if (fake.db_calls)
