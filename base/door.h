@@ -42,8 +42,8 @@ struct door_ops {
 	int (*gate_close)(void *fs, uint32_t drain_ms, uint32_t hold_ms, const _Atomic int *abort_flag, struct gate_ticket *t);
 	/* Milliseconds until the deadline of this closing; 0 if it is open again. Never blocks. */
 	uint32_t (*gate_left_ms)(void *fs, const struct gate_ticket *t);
-	/* Open. Idempotent. 0: this call opened it in time; -ETIMEDOUT: it had opened before (deadline,
-	 * or an operator's `open`), so what was done meanwhile is not a point in time. Never blocks. */
+	/* Open. Idempotent. 0: this call opened it in time; -ETIMEDOUT: it had opened before (deadline, or an operator's
+	 * `open`), so what was done meanwhile is not a point in time. Never blocks. */
 	int (*gate_open)(void *fs, const struct gate_ticket *t);
 	/* FIFREEZE every backing filesystem through the keeper, which thaws at max_ms by itself.
 	 * Only with the gate closed. -EBUSY somebody else's freeze; -ETIMEDOUT. Blocks up to max_ms. */
@@ -54,6 +54,10 @@ struct door_ops {
 	void (*event)(void *fs, const char *type, const char *members);
 	/* Record a failure nobody waits for in last_error, as a failure of control file `file`. */
 	void (*report)(void *fs, const char *file, const struct snap_error *err);
+	/* on: from now on whatever would change a backing gets EROFS, until off; 0 when it is so already. Not while a process has a
+	 * file of one open: -EBUSY names it. -ETIMEDOUT, -EINVAL no mount. Blocks for a look through /proc and up to 4 s. */
+	int (*seal)(void *fs, bool on, struct snap_error *err);
+	uint64_t (*refused)(void *fs, char *who, size_t cap); /* operations since then; who: one of them since the last call, or "" */
 };
 
 struct door {
@@ -69,9 +73,10 @@ struct door {
 
 struct engine;
 
-/* The whole life of a process that verifies a set, started by the engine as `stillfs --verify-set` (snapshot/verify/).
- * Returns the exit code. */
+/* The whole life of a process that verifies a set, as `stillfs --verify-set` (snapshot/verify/). The exit code. */
 int engine_helper(void);
+/* Has an earlier process sealed the backings? 1, 0; -errno: state_dir cannot be read. Before anything is mounted. */
+int engine_sealed(const struct conf *c, struct snap_error *err);
 
 /* Called exactly once, on an engine thread or before the call that registered it returns.
  * result: 0 or -errno, err the sentence (NULL on 0). Must not block or call the engine. */
@@ -91,12 +96,10 @@ void engine_free(struct engine *e); /* after engine_stop returned 0, or never st
 /* A write to `snapshot`. Parses, then queues; -EINVAL/-EEXIST/-EBUSY at once, without `cb`. On 0
  * `cb` comes when the consistency point is fixed or the set failed (at once with `nowait`), and
  * *id names the request for engine_cancel until then. Never blocks. */
-int engine_snapshot(struct engine *e, const char *text, size_t len, engine_done cb, void *arg,
-		    uint64_t *id, struct snap_error *err);
+int engine_snapshot(struct engine *e, const char *text, size_t len, engine_done cb, void *arg, uint64_t *id, struct snap_error *err);
 /* A read of snapshots/NAME/wait: cb when the point is fixed or the set has failed (0 / -errno of the
  * set). -ENOENT at once, without cb. Never blocks. */
-int engine_wait(struct engine *e, const char *set, engine_done cb, void *arg, uint64_t *id,
-		struct snap_error *err);
+int engine_wait(struct engine *e, const char *set, engine_done cb, void *arg, uint64_t *id, struct snap_error *err);
 /* The waiter was interrupted (Ctrl-C): cb gets -EINTR, now. Before the trigger a snapshot whose own
  * writer this is, is aborted; after it the run goes on. Unknown ids are ignored. Never blocks. */
 void engine_cancel(struct engine *e, uint64_t id);
@@ -107,11 +110,9 @@ int engine_mkdir(struct engine *e, const char *set, struct snap_error *err);
 /* A write to `abort`: unwinds the running snapshot within 1 s; when none is before its point, fails those being
  * completed. -ENOENT: neither. Never blocks. */
 int engine_abort(struct engine *e, struct snap_error *err);
-/* The first thing at shutdown: unwinds the running snapshot within 1 s; sets whose point is fixed stay pending. Never
- * blocks. */
+/* The first thing at shutdown: unwinds the running snapshot within 1 s; sets whose point is fixed stay pending. Never blocks. */
 void engine_unwind(struct engine *e);
-/* rmdir snapshots/NAME: gone from the tree at once, the data removed in the background.
- * -ENOENT; -EBUSY pinned, running, or the floor (newest complete set). */
+/* rmdir snapshots/NAME: gone from the tree at once, its data in the background. -ENOENT; -EBUSY pinned, running, the newest complete. */
 int engine_rmdir(struct engine *e, const char *set, struct snap_error *err);
 
 /* One set as the control tree shows it. Strings are copies inside. */
@@ -134,8 +135,7 @@ int engine_get_ino(struct engine *e, uint64_t ino, struct set_view *v); /* the s
 struct engine_file {
 	const char *name;
 	int (*render)(struct engine *e, const char *set, struct vbuf *out); /* NULL: not readable */
-	int (*write)(struct engine *e, const char *set, const char *text, size_t len,
-		     struct snap_error *err); /* NULL: not writable */
+	int (*write)(struct engine *e, const char *set, const char *text, size_t len, struct snap_error *err); /* NULL: not writable */
 };
 /* Ended by an entry without a name. Root: abort list list.json snapshot (whose write is NULL here:
  * the control tree calls engine_snapshot). Set: id state progress created ... log; `wait` and
@@ -144,7 +144,6 @@ extern const struct engine_file engine_root_files[];
 extern const struct engine_file engine_set_files[];
 /* The engine's lines of `status` (state, db, provider, last_snapshot, sets ...), "key value\n". */
 void engine_status(struct engine *e, struct vbuf *out);
-/* The engine's part of `metrics`. */
-void engine_metrics(struct engine *e, struct vbuf *out);
+void engine_metrics(struct engine *e, struct vbuf *out); /* its part of `metrics` */
 
 #endif

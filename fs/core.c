@@ -102,6 +102,7 @@ struct core *core_new(const struct conf *conf, const struct tables *tab, struct 
 	c->n_lanes = again ? c->shm->n_lanes : lane_count(conf);
 	c->shm->n_lanes = c->n_lanes;
 	c->control_dir = conf_str(conf, "control_dir");
+	seal_init(&c->seal);
 	c->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	(void)pthread_mutex_init(&c->pool_lock, NULL);
 	c->gate = gate_new(c->shm, &hooks, conf_num(conf, "parked_bytes"));
@@ -458,6 +459,8 @@ void core_door_ops(struct core *c, struct door_ops *ops, void **fs)
 		.gate_open = door_gate_open,
 		.freeze = door_freeze,
 		.thaw = door_thaw,
+		.seal = seal_door,
+		.refused = seal_refused,
 	};
 	*fs = c;
 }

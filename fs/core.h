@@ -14,6 +14,8 @@ struct tables;
  * core_mount. conf, shm, pairs are borrowed for the core's life. */
 struct core *core_new(const struct conf *conf, const struct tables *tab, struct door_pair *pairs,
 		      unsigned n_pairs, bool again, struct snap_error *err);
+/* No operation changes a backing, as an earlier process left it. Before core_mount. */
+void core_seal(struct core *c);
 /* A take-over only. held: what recover_descriptors left open (taken over). */
 void core_inherit_held(struct core *c, int *held, size_t n);
 /* Open the gate if a dead daemon's snapshot closed it: its set is recorded as failed by now. */

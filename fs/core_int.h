@@ -17,6 +17,7 @@
 #include "fs/node.h"
 #include "fs/opstat.h"
 #include "fs/proto.h"
+#include "fs/seal.h"
 
 #include <liburing.h>
 #include <pthread.h>
@@ -36,8 +37,7 @@
 #define MAX_WORKERS 16u
 #define OPSTAT_TIMER (MAX_LANES + MAX_WORKERS) /* the gate timer's place among the lanes and workers */
 #define OPSTAT_THREADS (OPSTAT_TIMER + 1)
-/* Workers that stay free for operations that modify nothing: a frozen or full filesystem
- * must not stop lookups. */
+/* Workers that stay free for operations that modify nothing: a frozen or full filesystem must not stop lookups. */
 #define FLOW_WORKERS 4u
 /* fallocate in one piece of this size: the gate is entered anew for each, so that a huge range cannot
  * outlast the drain. */
@@ -118,6 +118,7 @@ struct core {
 	struct opstat opstat[OPSTAT_THREADS];
 	struct worker_pool *workers;
 	struct closer *closer;
+	struct seal seal;
 	const char *control_dir;
 	unsigned char *pool_mem;
 	struct rq *rqs;
@@ -172,8 +173,7 @@ void inplace_guard(struct core *c); /* lane 1: the guard has gone off */
 /* Add to a counter that one thread writes and others only read: no locked instruction. */
 static inline void count_add(_Atomic uint64_t *n, uint64_t more)
 {
-	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + more,
-			      memory_order_relaxed);
+	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + more, memory_order_relaxed);
 }
 
 /* The time, read once for what a lane does in one go: clock_ns is made 0 where something new begins. */

@@ -118,6 +118,7 @@ static int start_parts(struct start *s, struct parts *p, bool again, struct snap
 	struct ctl_deps deps = { .name = conf_str(conf, "name"),
 				 .control_dir = conf_str(conf, "control_dir"),
 				 .conf = conf, .shm = s->shm, .pairs = s->pairs, .n_pairs = s->n };
+	int sealed;
 
 	p->core = core_new(conf, &s->tables, s->pairs, s->n, again, err);
 	if (!p->core)
@@ -127,7 +128,14 @@ static int start_parts(struct start *s, struct parts *p, bool again, struct snap
 	deps.tables = &s->tables;
 	deps.again = again;
 	p->ctl = door_ctl = ctl_new(&deps, err);
-	if (!p->ctl || core_mount(p->core, err) < 0)
+	if (!p->ctl)
+		return err->code;
+	sealed = engine_sealed(conf, err); /* nobody may write, not even between the mounting and the engine's start */
+	if (sealed < 0)
+		return sealed;
+	if (sealed)
+		core_seal(p->core);
+	if (core_mount(p->core, err) < 0)
 		return err->code;
 	core_door_ops(p->core, &p->ops, &p->door.fs);
 	p->ops.event = door_event;

@@ -2,7 +2,6 @@
 #include "fs/mount_check.h"
 #include "base/cleanup.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -10,7 +9,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 
 #define LOCK_TRIES 60 /* x 50 ms */
@@ -23,7 +21,7 @@ static bool has_control(const char *s)
 }
 
 /* Is path the same as dir, or below it? Both resolved. */
-static bool is_below(const char *path, const char *dir)
+bool check_is_below(const char *path, const char *dir)
 {
 	size_t n = strlen(dir);
 
@@ -86,7 +84,7 @@ static int check_mount(const struct door_pair *p, const char *mp, const char *ty
 	const char *what = NULL, *b = p->backing, *m = p->mountpoint;
 
 	if (strcmp(type, "fuse.stillfs") != 0) {
-		if (strcmp(mp, b) != 0 && is_below(mp, b))
+		if (strcmp(mp, b) != 0 && check_is_below(mp, b))
 			return snap_error_set(err, -EINVAL, "BACKING %s: another filesystem is mounted inside it, on %s, which no "
 							    "set would contain; unmount it, or mount it elsewhere and give it a "
 							    "pair of its own", b, mp);
@@ -96,11 +94,11 @@ static int check_mount(const struct door_pair *p, const char *mp, const char *ty
 		return is_dead(mp) ? snap_error_set(err, -ENOTCONN, "MOUNTPOINT %s: a dead mount is there; run `umount %s` "
 								    "first", m, m) :
 				     snap_error_set(err, -EBUSY, "MOUNTPOINT %s: a stillfs is mounted there already", m);
-	if (is_below(m, mp))
+	if (check_is_below(m, mp))
 		what = "MOUNTPOINT lies inside";
-	else if (is_below(b, mp))
+	else if (check_is_below(b, mp))
 		what = "BACKING lies inside";
-	else if (is_below(b, src) || is_below(src, b))
+	else if (check_is_below(b, src) || check_is_below(src, b))
 		what = "BACKING is served by";
 	if (!what)
 		return 0;
@@ -137,7 +135,7 @@ static int check_nesting(const struct door_pair *p, unsigned n, struct snap_erro
 	for (unsigned i = 0; i < n; i++) {
 		bool over = strcmp(p[i].backing, p[i].mountpoint) == 0;
 
-		if (!over && (is_below(p[i].mountpoint, p[i].backing) || is_below(p[i].backing, p[i].mountpoint)))
+		if (!over && (check_is_below(p[i].mountpoint, p[i].backing) || check_is_below(p[i].backing, p[i].mountpoint)))
 			return snap_error_set(err, -EINVAL, "%s and %s: one lies in the other; use two separate "
 							    "directories, or the same one twice",
 					      p[i].backing, p[i].mountpoint);
@@ -145,8 +143,8 @@ static int check_nesting(const struct door_pair *p, unsigned n, struct snap_erro
 			const char *a = p[i].backing, *b = p[k].backing;
 			const char *c = p[i].mountpoint, *d = p[k].mountpoint;
 
-			if (is_below(a, b) || is_below(b, a) || is_below(c, d) || is_below(d, c) ||
-			    is_below(c, b) || is_below(d, a))
+			if (check_is_below(a, b) || check_is_below(b, a) || check_is_below(c, d) || check_is_below(d, c) ||
+			    check_is_below(c, b) || check_is_below(d, a))
 				return snap_error_set(err, -EINVAL, "pairs %s:%s and %s:%s overlap", b, d, a, c);
 		}
 	}
@@ -229,10 +227,10 @@ int check_dirs(const struct conf *conf, const struct door_pair *pairs, unsigned 
 			return snap_error_set(err, -ENOTDIR, "%s %s: not a directory", keys[k], path);
 		resolve_part(path, real);
 		for (unsigned i = 0; i < n; i++) {
-			if (is_below(real, pairs[i].backing) || is_below(real, pairs[i].mountpoint))
+			if (check_is_below(real, pairs[i].backing) || check_is_below(real, pairs[i].mountpoint))
 				return snap_error_set(err, -EINVAL, "%s %s lies below %s: choose a place outside",
 						      keys[k], path,
-						      is_below(real, pairs[i].backing) ? pairs[i].backing :
+						      check_is_below(real, pairs[i].backing) ? pairs[i].backing :
 											 pairs[i].mountpoint);
 			if (conf_bool(conf, "freeze") && stat(real, &st) == 0 &&
 			    st.st_dev == pairs[i].backing_dev)
@@ -272,138 +270,4 @@ int check_lock(const char *state_dir, const char *name, struct snap_error *err)
 	(void)close(fd);
 	return snap_error_set(err, -EBUSY, "name %s: another stillfs of this name is running (%s is locked)", name,
 			      path);
-}
-
-/* ---- who uses what ---- */
-
-struct finder {
-	const struct door_pair *pairs; /* or NULL: any file of `dev` counts */
-	unsigned n;
-	uint64_t dev;
-	char *buf;
-	size_t cap, len;
-	unsigned found;
-	const char *where; /* the backing of the first that was found */
-};
-
-static void comm_of(const char *pid, char *comm, size_t cap)
-{
-	char path[64];
-	FILE *f;
-
-	(void)snprintf(path, sizeof(path), "/proc/%.20s/comm", pid);
-	f = fopen(path, "re");
-	comm[0] = '\0';
-	if (f && fgets(comm, (int)cap, f))
-		comm[strcspn(comm, "\n")] = '\0';
-	if (f)
-		(void)fclose(f);
-}
-
-static void found_one(struct finder *f, const char *pid, const char *file)
-{
-	char comm[32];
-	int n;
-
-	if (f->found++ >= 5)
-		return;
-	comm_of(pid, comm, sizeof(comm));
-	n = snprintf(f->buf + f->len, f->cap - f->len, "%s%s(%s)%s%.100s", f->len ? ", " : "", comm, pid,
-		     *file ? " " : "", file);
-	if (n > 0)
-		f->len += (size_t)n < f->cap - f->len ? (size_t)n : f->cap - f->len - 1;
-}
-
-static bool opened_for_writing(const char *pid, const char *fd)
-{
-	char path[64], line[128];
-	unsigned flags = 0;
-	FILE *f;
-
-	(void)snprintf(path, sizeof(path), "/proc/%.20s/fdinfo/%.20s", pid, fd);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "flags: %o", &flags) == 1)
-			break;
-	if (f)
-		(void)fclose(f);
-	return (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH);
-}
-
-/* A link of /proc/PID that stands for an open file: does it count? */
-static void look_at(struct finder *f, const char *pid, const char *dir, const char *entry)
-{
-	char link[96], target[1024];
-	struct statx st;
-	dev_t dev;
-	ssize_t n;
-
-	(void)snprintf(link, sizeof(link), "/proc/%.20s/%s%s%.40s", pid, dir, *entry ? "/" : "", entry);
-	/* without asking its filesystem: it may be one that does not answer */
-	if (statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0)
-		return;
-	dev = makedev(st.stx_dev_major, st.stx_dev_minor);
-	if (!f->pairs) {
-		if (dev == f->dev)
-			found_one(f, pid, "");
-		return;
-	}
-	n = readlink(link, target, sizeof(target) - 1);
-	if (n <= 0)
-		return;
-	target[n] = '\0';
-	for (unsigned i = 0; i < f->n; i++)
-		if (dev == f->pairs[i].backing_dev && is_below(target, f->pairs[i].backing) &&
-		    (S_ISREG(st.stx_mode) && opened_for_writing(pid, entry))) {
-			f->where = f->where ? f->where : f->pairs[i].backing;
-			found_one(f, pid, target);
-		}
-}
-
-static void each_process(struct finder *f)
-{
-	DIR *proc = opendir("/proc"), *fds;
-	struct dirent *p, *e;
-	char path[64];
-	unsigned before;
-
-	while (proc && (p = readdir(proc))) {
-		if (p->d_name[0] < '0' || p->d_name[0] > '9' || atoi(p->d_name) == getpid())
-			continue;
-		before = f->found;
-		(void)snprintf(path, sizeof(path), "/proc/%.20s/fd", p->d_name);
-		fds = opendir(path);
-		while (fds && (e = readdir(fds)) && f->found == before)
-			if (e->d_name[0] != '.')
-				look_at(f, p->d_name, "fd", e->d_name);
-		if (fds)
-			(void)closedir(fds);
-		if (!f->pairs && f->found == before)
-			look_at(f, p->d_name, "cwd", "");
-		if (!f->pairs && f->found == before)
-			look_at(f, p->d_name, "root", "");
-	}
-	if (proc)
-		(void)closedir(proc);
-}
-
-int check_writers(const struct door_pair *pairs, unsigned n, struct snap_error *err)
-{
-	char names[400] = "";
-	struct finder f = { .pairs = pairs, .n = n, .buf = names, .cap = sizeof(names) };
-
-	each_process(&f);
-	if (!f.found)
-		return 0;
-	return snap_error_set(err, -EBUSY, "%s is open for writing by %u process%s: %s; stop them, mount, start "
-					   "them again",
-			      f.where, f.found, f.found == 1 ? "" : "es", names);
-}
-
-void check_users(uint64_t dev, char *buf, size_t cap)
-{
-	struct finder f = { .dev = dev, .buf = buf, .cap = cap };
-
-	buf[0] = '\0';
-	each_process(&f);
 }

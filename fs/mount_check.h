@@ -18,6 +18,10 @@ int check_writers(const struct door_pair *pairs, unsigned n, struct snap_error *
  * for 3 s: it may be ending. */
 int check_lock(const char *state_dir, const char *name, struct snap_error *err);
 int check_mkdirs(const char *path, unsigned mode, struct snap_error *err); /* mkdir -p */
+/* -EBUSY, naming five of them, when processes have files open, for whatever: through the mount or below a backing. skip: n_skip
+ * ids of processes that do not count; ours does not. Not seen: mapped files whose descriptor is closed, on the backing. */
+int check_open(const struct door_pair *pairs, unsigned n, const int32_t *skip, unsigned n_skip, struct snap_error *err);
+bool check_is_below(const char *path, const char *dir); /* is it the same, or below it? Both resolved */
 /* Who has files of filesystem `dev` open: "mariadbd(123) sh(4)", at most cap. */
 void check_users(uint64_t dev, char *buf, size_t cap);
 

@@ -104,7 +104,11 @@ void node_counts(struct nodes *t, uint64_t *nodes, uint64_t *fds, uint64_t *look
 bool nodes_handles(struct nodes *t, unsigned pair);
 
 /* Open files. */
-int64_t ofile_new(struct nodes *t, uint64_t node); /* fh or -ENFILE */
+int64_t ofile_new(struct nodes *t, uint64_t node, bool writable); /* fh, -ENFILE; -EROFS when sealed */
+/* Sealed: no file can be opened for writing. Only while no regular file is open at all: how many are, 0: done. At one instant. */
+uint64_t nodes_seal(struct nodes *t);
+void nodes_seal_set(struct nodes *t, bool sealed); /* whatever is open */
+uint64_t nodes_open_files(struct nodes *t); /* regular ones that were not released yet */
 struct ofile *ofile_at(struct nodes *t, uint64_t fh); /* NULL: not open */
 struct ofile *ofile_slot(struct nodes *t, uint32_t i); /* by its index alone */
 uint32_t ofile_used(struct nodes *t); /* slots below were used before */

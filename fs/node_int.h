@@ -21,6 +21,7 @@ struct nodes {
 	uint32_t hand; /* of the eviction clock: a descriptor's number */
 	size_t fd_bound, n_fds; /* cached descriptors that could be closed */
 	uint64_t n_files, kept;
+	bool sealed; /* under lock */
 	int root_fd[MAX_PAIRS];
 	bool handles[MAX_PAIRS];
 };

@@ -34,13 +34,17 @@ void node_closed(struct nodes *t, uint64_t slot, bool writable)
 	(void)pthread_mutex_unlock(&t->lock);
 }
 
-int64_t ofile_new(struct nodes *t, uint64_t node)
+int64_t ofile_new(struct nodes *t, uint64_t node, bool writable)
 {
 	struct ofile *f;
 	uint32_t i;
 	int64_t fh = -ENFILE;
 
 	(void)pthread_mutex_lock(&t->lock);
+	if (t->sealed && writable) {
+		(void)pthread_mutex_unlock(&t->lock);
+		return -EROFS;
+	}
 	i = t->f_free;
 	if (i)
 		t->f_free = t->f_next[i];
@@ -99,5 +103,46 @@ void ofile_drop(struct nodes *t, uint32_t i)
 	t->f_next[i] = t->f_free;
 	t->f_free = i;
 	t->n_files--;
+	(void)pthread_mutex_unlock(&t->lock);
+}
+
+/* ---- sealed ---- */
+
+/* The lock is held. */
+static uint64_t regular_open(const struct nodes *t)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 1; i < t->journal->f_used; i++)
+		if (t->file[i].node && !t->file[i].closing && S_ISREG(t->node[t->file[i].node].type))
+			n++;
+	return n;
+}
+
+uint64_t nodes_open_files(struct nodes *t)
+{
+	uint64_t n;
+
+	(void)pthread_mutex_lock(&t->lock);
+	n = regular_open(t);
+	(void)pthread_mutex_unlock(&t->lock);
+	return n;
+}
+
+uint64_t nodes_seal(struct nodes *t)
+{
+	uint64_t n;
+
+	(void)pthread_mutex_lock(&t->lock);
+	n = regular_open(t);
+	t->sealed = n == 0;
+	(void)pthread_mutex_unlock(&t->lock);
+	return n;
+}
+
+void nodes_seal_set(struct nodes *t, bool sealed)
+{
+	(void)pthread_mutex_lock(&t->lock);
+	t->sealed = sealed;
 	(void)pthread_mutex_unlock(&t->lock);
 }

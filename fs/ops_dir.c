@@ -26,7 +26,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fd = openat(n.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
 		fuse_reply_err(req, errno);
-	} else if ((fh = ofile_new(n.c->nodes, n.slot)) < 0) {
+	} else if ((fh = ofile_new(n.c->nodes, n.slot, false)) < 0) {
 		closer_fd(n.c->closer, fd);
 		fuse_reply_err(req, (int)-fh);
 	} else {

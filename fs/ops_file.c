@@ -28,7 +28,7 @@ static bool can_write(int flags)
 static int file_new(struct mnt *m, uint64_t slot, int fd, int flags, struct fuse_open_out *out)
 {
 	struct core *c = m->core;
-	int64_t fh = ofile_new(c->nodes, slot);
+	int64_t fh = ofile_new(c->nodes, slot, can_write(flags));
 	struct ofile *f;
 	int mode, r;
 

@@ -201,6 +201,9 @@ static void dispatch(struct lane *l, struct rq *r)
 {
 	if (!admit(l, r))
 		return;
+	/* after it: whoever was let in before the seal has been waited for */
+	if (seal_stands(&l->core->seal) && seal_refuses(l, r))
+		return;
 	if (inplace_wanted(l, r) && inplace_serve(l, r))
 		return;
 	if (!r->start_ns)

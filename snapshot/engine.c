@@ -338,6 +338,11 @@ struct engine *engine_new(const struct door *d, struct snap_error *err)
 	return e;
 }
 
+int engine_sealed(const struct conf *c, struct snap_error *err)
+{
+	return fence_keep_sealed(c, err);
+}
+
 int engine_start(struct engine *e, struct snap_error *err)
 {
 	int r;

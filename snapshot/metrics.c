@@ -137,7 +137,7 @@ void engine_metrics(struct engine *e, struct vbuf *out)
 	put_histogram(e, out, "stall_seconds", "How long a write could be held up: drain and hold.", &m->stall);
 	put_one(e, out, "fence", "gauge", "1 while clients of the database are fenced, or to be.", strcmp(fence_keep_state(e->fence), "off") != 0);
 	put_one(e, out, "fence_verified", "gauge", "1 while the fence is up and was found so at the last look.",
-		strcmp(fence_keep_state(e->fence), "on") == 0);
+		strcmp(fence_keep_state(e->fence), "on") == 0 || strcmp(fence_keep_state(e->fence), "on hard") == 0);
 	put_sets(e, out);
 	put_prune(e, out);
 	orphans_metrics(e, out);

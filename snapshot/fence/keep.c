@@ -15,7 +15,7 @@
 
 const char *fence_keep_stand_name(enum stand s)
 {
-	static const char *const names[] = { "off", "turning on", "on", "on unreachable", "on lost", "on half", "turning off" };
+	static const char *const names[] = { "off", "turning on", "on", "on unreachable", "on lost", "on half", "turning off", "on hard" };
 
 	return names[s];
 }
@@ -27,6 +27,7 @@ int fence_keep_save(struct fence_keep *k, const char *record, struct snap_error 
 
 	(void)pthread_mutex_lock(&k->lock);
 	vbuf_printf(&b, "want %s\nsince %s\n%s", k->want ? "on" : "off", k->since, k->retired ? "retired yes\n" : "");
+	vbuf_puts(&b, k->hard ? "hard yes\n" : "");
 	vbuf_puts(&b, record);
 	vbuf_puts(&b, vbuf_text(&k->sessions));
 	(void)pthread_mutex_unlock(&k->lock);
@@ -77,6 +78,19 @@ void fence_keep_free(struct fence_keep *k)
 	free(k);
 }
 
+/* A line of the journal, with its newline. */
+static void take_line(struct fence_keep *k, const char *line, size_t n)
+{
+	static const char *const own[] = { "want ", "since ", "retired ", "hard ", NULL };
+	bool session = strncmp(line, "ended_session ", 14) == 0;
+
+	for (int i = 0; own[i]; i++)
+		if (strncmp(line, own[i], strlen(own[i])) == 0)
+			return;
+	vbuf_add(session ? &k->sessions : &k->record, line, n);
+	k->n_ended += session;
+}
+
 int fence_keep_load(struct fence_keep *k, struct snap_error *err)
 {
 	struct vbuf text = VBUF_INIT;
@@ -90,22 +104,21 @@ int fence_keep_load(struct fence_keep *k, struct snap_error *err)
 	(void)fence_record_get(vbuf_text(&text), "want", value, sizeof(value));
 	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
 		r = snap_error_set(err, -EINVAL, "fence: the journal of the fence in state_dir says neither want on nor want off: look at it");
-	else if (!k->side)
-		r = snap_error_set(err, -EINVAL, "fence: state_dir says that a database is fenced, and db= names none that can be: start with "
-						 "db=mysql, and take the fence down first");
 	k->want = strcmp(value, "on") == 0;
+	k->hard = k->want && fence_record_get(vbuf_text(&text), "hard", value, sizeof(value));
 	k->retired = fence_record_get(vbuf_text(&text), "retired", value, sizeof(value));
 	(void)fence_record_get(vbuf_text(&text), "since", k->since, sizeof(k->since));
 	for (const char *p = vbuf_text(&text); r == 0 && *p;) {
 		size_t n = strcspn(p, "\n") + 1;
-		bool session = strncmp(p, "ended_session ", 14) == 0;
 
-		if (strncmp(p, "want ", 5) != 0 && strncmp(p, "since ", 6) != 0 && strncmp(p, "retired ", 8) != 0)
-			vbuf_add(session ? &k->sessions : &k->record, p, n);
-		k->n_ended += session;
+		take_line(k, p, n);
 		p += n;
 	}
-	k->stand = !k->want ? IS_TURNING_OFF : fence_record_state(vbuf_text(&k->record)) == FENCE_ON ? IS_UNREACHABLE : IS_TURNING_ON;
+	if (r == 0 && !k->side && k->record.len)
+		r = snap_error_set(err, -EINVAL, "fence: state_dir says that a database is fenced, and db= names none that can be: start with "
+						 "db=mysql, and take the fence down first");
+	k->stand = !k->want ? IS_TURNING_OFF : k->hard ? IS_HARD : fence_record_state(vbuf_text(&k->record)) == FENCE_ON ? IS_UNREACHABLE : IS_TURNING_ON;
+	k->refused = k->hard ? 0 : -1;
 	k->due_ns = 0;
 	if (r == 0)
 		log_info("fence: an earlier process left it %s", fence_keep_stand_name(k->stand));

@@ -11,6 +11,7 @@ struct fence_keep;
 
 struct fence_keep *fence_keep_open(struct engine *e, struct snap_error *err); /* NULL with *err */
 void fence_keep_free(struct fence_keep *k); /* harmless on NULL */
+int fence_keep_sealed(const struct conf *c, struct snap_error *err); /* engine_sealed, base/door.h */
 /* The journal of an earlier process; before the engine's thread begins. -EIO, -EINVAL: it cannot be read. */
 int fence_keep_load(struct fence_keep *k, struct snap_error *err);
 uint64_t fence_keep_due_ns(struct fence_keep *k); /* when fence_keep_work has something to do; UINT64_MAX: nothing */

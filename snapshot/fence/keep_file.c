@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define EXPECTED "fence: expected on, on hard, off, off force, retire or check"
+
 const char *fence_keep_state(struct fence_keep *k)
 {
 	const char *name;
@@ -31,7 +33,7 @@ int fence_keep_show(struct engine *e, const char *set, struct vbuf *out)
 	struct fence_keep *k = e->fence;
 
 	(void)pthread_mutex_lock(&k->lock);
-	vbuf_printf(out, "%s\n", k->asked == DO_ON && k->stand == IS_OFF ? "turning on" : fence_keep_stand_name(k->stand));
+	vbuf_printf(out, "%s\n", (k->asked == DO_ON || k->asked == DO_HARD) && k->stand == IS_OFF ? "turning on" : fence_keep_stand_name(k->stand));
 	if (k->since[0])
 		vbuf_printf(out, "since %s\n", k->since);
 	if (k->verified[0])
@@ -54,13 +56,23 @@ int fence_keep_show(struct engine *e, const char *set, struct vbuf *out)
 }
 
 /* k->lock held. */
-static int ask_on(struct fence_keep *k, struct snap_error *err)
+static int ask_on(struct fence_keep *k, bool hard, struct snap_error *err)
 {
 	char now[CLOCK_ISO_MAX];
 
+	if (k->hard && !hard && k->want)
+		return snap_error_set(err, -EBUSY, "fence: it is on hard; off first, then start the server, then on");
+	if (hard && (k->stand == IS_ON || k->stand == IS_TURNING_ON))
+		return snap_error_set(err, -EBUSY, "fence: it is %s over SQL; for on hard the server has to be down",
+				      fence_keep_stand_name(k->stand));
+
 	if (k->stand == IS_TURNING_OFF)
 		return snap_error_set(err, -EBUSY, "fence: it is being taken down; read fence until it says off");
-	k->asked = DO_ON;
+	k->asked = hard ? DO_HARD : DO_ON;
+	if (k->want && hard && !k->hard) { /* over SQL it is up */
+		k->stand = IS_TURNING_ON;
+		k->last = (struct snap_error){ 0 };
+	}
 	if (k->want)
 		return 0; /* looked after at once */
 	k->want = true;
@@ -89,23 +101,25 @@ static int ask_off(struct fence_keep *k, bool force, struct snap_error *err)
 
 static int ask(struct fence_keep *k, const char *word, const char *arg, struct snap_error *err)
 {
-	static const char expected[] = "fence: expected on, off, off force, retire or check";
+	bool hard = strcmp(word, "on") == 0 && strcmp(arg, "hard") == 0;
 
-	if (strcmp(word, "on") == 0 && strcmp(arg, "hard") == 0)
-		return snap_error_set(err, -EOPNOTSUPP, "fence: \"on hard\" is not there: a server that SQL cannot reach is stopped, and kept from "
-							"starting, by its service manager");
-	if (*arg && (strcmp(word, "off") != 0 || strcmp(arg, "force") != 0))
-		return snap_error_set(err, -EINVAL, "%s", expected);
+	if (*arg && !hard && (strcmp(word, "off") != 0 || strcmp(arg, "force") != 0))
+		return snap_error_set(err, -EINVAL, EXPECTED);
 	if (strcmp(word, "off") == 0)
 		return ask_off(k, *arg != '\0', err);
+	if (!k->side && !hard && !k->hard)
+		return snap_error_set(err, -EOPNOTSUPP, "fence: db=%s: only MariaDB and MySQL can be fenced (db=mysql); any server that is down: on hard",
+				      conf_str(k->e->door.conf, "db"));
 	if (k->asked != DO_NOTHING)
 		return snap_error_set(err, -EBUSY, "fence: the last command is still being carried out; read fence until it is done");
 	if (strcmp(word, "on") == 0)
-		return ask_on(k, err);
-	if (strcmp(word, "retire") == 0 && (!k->want || k->stand != IS_ON))
+		return ask_on(k, hard, err);
+	if (strcmp(word, "retire") == 0 && (!k->want || (k->stand != IS_ON && k->stand != IS_HARD)))
 		return snap_error_set(err, -EINVAL, "fence: retire: the fence is %s, and has to be on", fence_keep_stand_name(k->stand));
 	if (strcmp(word, "retire") != 0 && strcmp(word, "check") != 0)
-		return snap_error_set(err, -EINVAL, "%s", expected);
+		return snap_error_set(err, -EINVAL, EXPECTED);
+	if (*word == 'c' && k->hard)
+		return snap_error_set(err, -EINVAL, "fence: check: the fence is on hard, so that the server cannot run");
 	k->asked = *word == 'r' ? DO_RETIRE : DO_CHECK;
 	if (*word == 'c')
 		vbuf_free(&k->found);
@@ -119,10 +133,7 @@ int fence_keep_write(struct engine *e, const char *set, const char *text, size_t
 	int n = sscanf(text, "%15s %15s %1s", word, arg, rest), r = 0;
 
 	if (n < 1 || n > 2)
-		return snap_error_set(err, -EINVAL, "fence: expected on, off, off force, retire or check");
-	if (!k->side)
-		return snap_error_set(err, -EOPNOTSUPP, "fence: db=%s: only MariaDB and MySQL can be fenced (db=mysql)",
-				      conf_str(e->door.conf, "db"));
+		return snap_error_set(err, -EINVAL, EXPECTED);
 	(void)pthread_mutex_lock(&e->lock);
 	if (e->stopping)
 		r = snap_error_set(err, -ESHUTDOWN, "fence: stillfs is stopping");

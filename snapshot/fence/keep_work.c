@@ -19,7 +19,7 @@
 #define WORK_MS 60000u /* of on, until the sessions are gone */
 #define SESSIONS_MAX 65536u /* bytes of the list */
 
-static void tell(struct fence_keep *k, const char *what, const struct snap_error *why)
+void fence_keep_tell(struct fence_keep *k, const char *what, const struct snap_error *why)
 {
 	struct vbuf b = VBUF_INIT;
 
@@ -111,11 +111,11 @@ static void stands(struct fence_keep *k, const char *event)
 	k->last = (struct snap_error){ 0 };
 	(void)pthread_mutex_unlock(&k->lock);
 	if (event)
-		tell(k, event, NULL);
+		fence_keep_tell(k, event, NULL);
 }
 
 /* It did not work; what is changed by now stays in the journal, and the engine comes by again. */
-static void failed(struct fence_keep *k, enum stand s, const char *event, const struct snap_error *why)
+void fence_keep_failed(struct fence_keep *k, enum stand s, const char *event, const struct snap_error *why)
 {
 	bool news;
 
@@ -129,7 +129,7 @@ static void failed(struct fence_keep *k, enum stand s, const char *event, const 
 		return; /* the same, each second */
 	log_error("%s", why->msg);
 	k->e->door.ops->report(k->e->door.fs, "fence", why);
-	tell(k, event, why);
+	fence_keep_tell(k, event, why);
 }
 
 static void turn_on(struct fence_keep *k, const char *event)
@@ -151,10 +151,22 @@ static void turn_on(struct fence_keep *k, const char *event)
 		k->since[0] = '\0';
 		(void)pthread_mutex_unlock(&k->lock);
 		(void)journal_drop(k->e->door.conf, "fence", NULL); /* of a write that failed after all was written */
-		failed(k, IS_OFF, "refused", &why);
+		fence_keep_failed(k, IS_OFF, "refused", &why);
 		return;
 	}
-	failed(k, IS_HALF, "half", &why);
+	fence_keep_failed(k, IS_HALF, "half", &why);
+}
+
+void fence_keep_is_off(struct fence_keep *k)
+{
+	(void)pthread_mutex_lock(&k->lock);
+	k->retired = false;
+	k->stand = IS_OFF;
+	k->last = (struct snap_error){ 0 };
+	k->since[0] = k->verified[0] = '\0';
+	vbuf_free(&k->notes);
+	(void)pthread_mutex_unlock(&k->lock);
+	fence_keep_tell(k, "off", NULL);
 }
 
 static void turn_off(struct fence_keep *k)
@@ -169,17 +181,10 @@ static void turn_off(struct fence_keep *k)
 		r = journal_drop(k->e->door.conf, "fence", &why);
 	FAULT("fence.dropped");
 	if (r < 0) {
-		failed(k, IS_TURNING_OFF, "not off", &why);
+		fence_keep_failed(k, IS_TURNING_OFF, "not off", &why);
 		return;
 	}
-	(void)pthread_mutex_lock(&k->lock);
-	k->retired = false;
-	k->stand = IS_OFF;
-	k->last = why;
-	k->since[0] = k->verified[0] = '\0';
-	vbuf_free(&k->notes);
-	(void)pthread_mutex_unlock(&k->lock);
-	tell(k, "off", NULL);
+	fence_keep_is_off(k);
 }
 
 static void look(struct fence_keep *k, enum stand was)
@@ -193,10 +198,10 @@ static void look(struct fence_keep *k, enum stand was)
 		return;
 	}
 	if (r != -ESTALE) {
-		failed(k, IS_UNREACHABLE, "unreachable", &why);
+		fence_keep_failed(k, IS_UNREACHABLE, "unreachable", &why);
 		return;
 	}
-	failed(k, IS_LOST, "lost", &why);
+	fence_keep_failed(k, IS_LOST, "lost", &why);
 	if (on_cancelled(k))
 		return;
 	(void)pthread_mutex_lock(&k->lock);
@@ -228,7 +233,7 @@ static void look_who(struct fence_keep *k)
 	vbuf_free(&found);
 }
 
-static void retire(struct fence_keep *k)
+void fence_keep_retire(struct fence_keep *k)
 {
 	struct snap_error why = { 0 };
 
@@ -236,7 +241,7 @@ static void retire(struct fence_keep *k)
 	k->retired = true;
 	(void)pthread_mutex_unlock(&k->lock);
 	if (fence_keep_save(k, vbuf_text(&k->record), &why) == 0) {
-		tell(k, "retired", NULL);
+		fence_keep_tell(k, "retired", NULL);
 		return;
 	}
 	(void)pthread_mutex_lock(&k->lock);
@@ -244,6 +249,16 @@ static void retire(struct fence_keep *k)
 	k->last = why;
 	(void)pthread_mutex_unlock(&k->lock);
 	k->e->door.ops->report(k->e->door.fs, "fence", &why);
+}
+
+void fence_keep_again(struct fence_keep *k)
+{
+	(void)pthread_mutex_lock(&k->lock);
+	k->busy = false;
+	k->due_ns = UINT64_MAX;
+	if (k->want || k->hard || k->record.len)
+		k->due_ns = clock_boot_ns() + (k->stand == IS_HALF ? AGAIN_MS : POLL_MS) * NS_PER_MS;
+	(void)pthread_mutex_unlock(&k->lock);
 }
 
 static void do_work(struct job *j)
@@ -262,19 +277,14 @@ static void do_work(struct job *j)
 	if (what == DO_CHECK)
 		look_who(k);
 	else if (what == DO_RETIRE && want)
-		retire(k);
+		fence_keep_retire(k);
 	else if (!want && (what == DO_OFF || k->record.len))
 		turn_off(k);
 	else if (want && fence_record_state(vbuf_text(&k->record)) != FENCE_ON)
 		turn_on(k, "on");
 	else if (want)
 		look(k, was);
-	(void)pthread_mutex_lock(&k->lock);
-	k->busy = false;
-	k->due_ns = UINT64_MAX;
-	if (k->want || k->record.len)
-		k->due_ns = clock_boot_ns() + (k->stand == IS_HALF ? AGAIN_MS : POLL_MS) * NS_PER_MS;
-	(void)pthread_mutex_unlock(&k->lock);
+	fence_keep_again(k);
 }
 
 /* ---- the engine's thread ---- */
@@ -284,7 +294,7 @@ uint64_t fence_keep_due_ns(struct fence_keep *k)
 	uint64_t due;
 
 	(void)pthread_mutex_lock(&k->lock);
-	due = !k->side || k->busy ? UINT64_MAX : k->asked != DO_NOTHING ? 0 : k->due_ns;
+	due = k->busy ? UINT64_MAX : k->asked != DO_NOTHING ? 0 : k->due_ns;
 	(void)pthread_mutex_unlock(&k->lock);
 	return due;
 }
@@ -295,6 +305,8 @@ void fence_keep_work(struct fence_keep *k)
 	struct job *j;
 
 	if (fence_keep_due_ns(k) > clock_boot_ns())
+		return;
+	if (fence_hard_work(k))
 		return;
 	j = job_new(do_work, k, WORK_MS);
 	if (!j)

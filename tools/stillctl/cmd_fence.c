@@ -32,19 +32,23 @@ static int outcome(const char *command, const char *text)
 		return !line_of(text, "check ") ? -1 : line_of(text, "check ok\n") ? 0 : 1;
 	if (strcmp(command, "retire") == 0)
 		return line_of(text, "retired yes\n") ? 0 : error ? 1 : -1;
+	if (strcmp(command, "on hard") == 0)
+		return is(text, "on hard") ? 0 : is(text, "off") || error ? 1 : -1;
 	if (strcmp(command, "on") == 0)
 		return is(text, "on") ? 0 : is(text, "off") || (is(text, "on half") && error) ? 1 : -1;
 	return is(text, "off") ? 0 : error ? 1 : -1;
 }
 
-static int carry_out(const char *command, const char *line)
+static int carry_out(const char *command)
 {
 	const struct timespec pause = { .tv_nsec = 50000000 };
 	time_t end = time(NULL) + LONGEST_S;
 	const char *error;
 	char *text = NULL;
+	char line[48];
 	int r = -1;
 
+	(void)snprintf(line, sizeof(line), "%s\n", command);
 	if (ctl_write("fence", line) != 0)
 		return 1;
 	while (r < 0 && time(NULL) < end) {
@@ -70,15 +74,14 @@ static int carry_out(const char *command, const char *line)
 
 int cmd_fence(int argc, char **argv)
 {
-	char line[32];
+	static const char *const commands[] = { "on", "on hard", "off", "off force", "check", "retire", NULL };
+	char command[32];
 
 	if (argc == 0 || (argc == 1 && strcmp(argv[0], "show") == 0))
 		return ctl_print("fence");
-	if (argc == 2 && (strcmp(argv[0], "off") != 0 || strcmp(argv[1], "force") != 0))
-		return ctl_fail("fence: expected show, check, on, off, off force or retire, not ", argv[1]), 2;
-	if (strcmp(argv[0], "on") != 0 && strcmp(argv[0], "off") != 0 && strcmp(argv[0], "check") != 0 &&
-	    strcmp(argv[0], "retire") != 0)
-		return ctl_fail("fence: expected show, check, on, off, off force or retire, not ", argv[0]), 2;
-	(void)snprintf(line, sizeof(line), "%s%s%s\n", argv[0], argc == 2 ? " " : "", argc == 2 ? argv[1] : "");
-	return carry_out(argv[0], line);
+	(void)snprintf(command, sizeof(command), "%s%s%s", argv[0], argc == 2 ? " " : "", argc == 2 ? argv[1] : "");
+	for (int i = 0; commands[i]; i++)
+		if (strcmp(commands[i], command) == 0)
+			return carry_out(command);
+	return ctl_fail("fence: expected show, check, on, on hard, off, off force or retire, not ", command), 2;
 }

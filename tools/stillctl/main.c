@@ -43,7 +43,7 @@ static const struct command commands[] = {
 	{ "wait", "NAME", "wait until the consistency point of a set is fixed", cmd_wait, 1, 1, false },
 	{ "verify", "NAME | --cancel [NAME]", "start a server on a copy of a set and check it", cmd_verify, 1, 2, false },
 	{ "doctor", "", "look at all a snapshot needs: database, hooks, paths, provider", cmd_doctor, 0, 0, false },
-	{ "fence", "[show | check | on | off [force] | retire]", "keep every client of the database from writing, until off",
+	{ "fence", "[show | check | on [hard] | off [force] | retire]", "keep every client of the database from writing, until off",
 	  cmd_fence, 0, 2, false },
 	{ "upgrade", "", "have the installed binary go on with the mounts, without unmounting", cmd_upgrade, 0, 0, false },
 	{ "provider-test", "SCRIPT BACKING [KEY=VALUE]...", "does an executable keep the contract of provider=exec?",

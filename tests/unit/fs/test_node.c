@@ -517,10 +517,34 @@ static void caches_are_kept_only_while_nobody_writes(void **state)
 	assert_int_equal(n->writers, 0);
 }
 
+static void sealed_only_while_no_file_is_open_and_then_none_for_writing(void **state)
+{
+	struct fixture *f = *state;
+	int64_t a, d = ofile_new(f->t, NODE_ROOT_ID, false);
+	uint64_t file;
+
+	make(f, "sealed");
+	file = look_up(f, "sealed");
+	a = ofile_new(f->t, file, false);
+	assert_true(a > 0 && d > 0);
+	assert_int_equal(nodes_open_files(f->t), 1); /* a directory is none */
+	assert_int_equal(nodes_seal(f->t), 1);
+	ofile_drop(f->t, (uint32_t)a);
+	a = ofile_new(f->t, file, true);
+	assert_true(a > 0); /* it was not sealed */
+	ofile_at(f->t, (uint64_t)a)->closing = true;
+	assert_int_equal(nodes_seal(f->t), 0); /* released: nobody has it open */
+	assert_int_equal(ofile_new(f->t, file, true), -EROFS);
+	assert_true(ofile_new(f->t, file, false) > 0);
+	assert_int_equal(nodes_open_files(f->t), 1);
+	nodes_seal_set(f->t, false);
+	assert_true(ofile_new(f->t, file, true) > 0);
+}
+
 static void open_files_are_slots_that_are_used_again(void **state)
 {
 	struct fixture *f = *state;
-	int64_t a = ofile_new(f->t, 20), b = ofile_new(f->t, 21), old = a;
+	int64_t a = ofile_new(f->t, 20, false), b = ofile_new(f->t, 21, false), old = a;
 
 	assert_true(a > 0 && b > 0 && a != b);
 	assert_int_equal(ofile_at(f->t, (uint64_t)a)->node, 20);
@@ -534,7 +558,7 @@ static void open_files_are_slots_that_are_used_again(void **state)
 	assert_null(ofile_at(f->t, (uint64_t)a));
 	assert_null(ofile_at(f->t, 0));
 	assert_null(ofile_at(f->t, UINT64_MAX));
-	a = ofile_new(f->t, 22);
+	a = ofile_new(f->t, 22, false);
 	assert_int_equal((uint32_t)a, (uint32_t)old);
 	assert_int_not_equal(a, old); /* what is said of the former file does not reach this one */
 	assert_null(ofile_at(f->t, (uint64_t)old));
@@ -568,6 +592,7 @@ int main(void)
 		TEST(a_nameless_file_that_gets_a_name_can_be_evicted_again),
 		TEST(caches_are_kept_only_while_nobody_writes),
 		TEST(open_files_are_slots_that_are_used_again),
+		TEST(sealed_only_while_no_file_is_open_and_then_none_for_writing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

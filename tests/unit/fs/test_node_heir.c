@@ -140,7 +140,7 @@ static void what_a_dead_daemon_counted_for_itself_is_over(void **state)
 
 	(void)node_opened(f->t, a, true, false);
 	(void)node_opened(f->t, a, true, false); /* died before it had a file */
-	fh = ofile_new(f->t, a);
+	fh = ofile_new(f->t, a, false);
 	ofile_at(f->t, (uint64_t)fh)->writable = true;
 	assert_true(node_get_fd(f->t, a) >= 0);
 	heir(f);

@@ -139,6 +139,19 @@ static void fake_report(void *fs, const char *file, const struct snap_error *err
 	fake_leave(ON_REPORT);
 }
 
+/* The fence that the engine's tests do not put up. */
+static int fake_seal(void *fs, bool on, struct snap_error *err)
+{
+	fake_violate("seal: nobody asked for it");
+	return 0;
+}
+
+static uint64_t fake_refused(void *fs, char *who, size_t cap)
+{
+	*who = '\0';
+	return 0;
+}
+
 const struct door_ops fake_door_ops = {
 	.gate_close = gate_close,
 	.gate_left_ms = gate_left_ms,
@@ -147,6 +160,8 @@ const struct door_ops fake_door_ops = {
 	.thaw = fake_thaw,
 	.event = fake_door_event,
 	.report = fake_report,
+	.seal = fake_seal,
+	.refused = fake_refused,
 };
 
 /* ---- the child: keeps its deadline and its abort, as the real one does ---- */
