@@ -129,7 +129,7 @@ def test_the_old_line_runs_on_a_plain_file_system_and_the_snapshot_holds_what_wa
     form, = cloud.sent("CreateSnapshot")
     tags = tags_of(form)
     assert form["Description"] == "D" and tags["team"] == "db" and tags["a"] == "b c" and tags["stillfs:class"] == "classic"
-    assert f"binlog_pos {said.group(2)};" in tags["stillfs:position.0"]
+    assert f"binlog_pos {said.group(2)};" in tags["stillfs:position.0"] + ";"
     with copy_of(cloud, cloud.made[0], scratch.dir / "there") as there:
         text = (there / "mysql" / "master-status").read_text()
         assert text == (f'master_log_file="{said.group(1)}"\nmaster_log_pos="{said.group(2)}"\nmaster_binlog_do_db=""\n'
