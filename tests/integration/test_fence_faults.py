@@ -2,6 +2,8 @@
 what was begun, no client writes behind a fence that says on, and everything is as before once it says off. Needs a build
 with -Dfault_points=true."""
 
+import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -9,6 +11,7 @@ import time
 
 import pytest
 
+import test_fence_hard as fence_hard
 from fences import READ_ONLY, insert, settings
 from stillfs import STILLFS, once_each, wait_for
 from test_fence_mount import Site
@@ -17,7 +20,7 @@ from test_takeover_faults import Faults
 SOURCES = pathlib.Path(__file__).parents[2] / "snapshot" / "fence"
 POINTS = sorted({p for f in SOURCES.glob("*.c") for p in re.findall(r'FAULT\("([a-z_.]+)"\)', f.read_text())})
 DOWN = {"fence.unpersisted", "fence.opened", "fence.dropped", "fence.saved"}
-HARD = {"fence.sealed", "fence.unsealed"}  # test_fence_hard.py
+HARD = {"fence.sealed", "fence.unsealed"}  # of on hard
 UP = set(POINTS) - HARD - {"fence.unpersisted", "fence.opened", "fence.dropped"}
 # The journal is written before the first change and after the last. MySQL includes nothing.
 EACH = ("fence.unpersisted", "fence.opened")  # of MySQL for each variable
@@ -73,3 +76,22 @@ def test_death_at_each_step(sites, kind, command, point, nth):
     assert settings(site.server) == site.before
     assert insert(site.server) == 0 and not site.journal()
     assert faults.killed() == 1
+
+
+@pytest.mark.parametrize("command, point, after", [("on hard", "fence.sealed", "off"), ("on hard", "fence.saved", "on hard"),
+                                                   ("off", "fence.saved", "off"), ("off", "fence.unsealed", "off")])
+def test_death_at_each_step_of_a_hard_one(make_mount, scratch, command, point, after):
+    faults = Faults(scratch.dir / "faults")
+    m = make_mount(env={"STILLFS_FAULTS": str(faults.path)})
+    (m.mnt / "f").write_text("old")
+    if command == "off":
+        fence_hard.hard(m)
+    faults.arm(point)
+    with contextlib.suppress(OSError):
+        m.write("fence", command + "\n")
+    wait_for(f"death at {point}", faults.killed)
+    wait_for("the take-over", lambda: m.status()["restarts"] == "1")
+    wait_for(after, lambda: fence_hard.line(m) == after)
+    assert fence_hard.errno_at(lambda: os.open(m.mnt / "f", os.O_RDWR)) == (errno.EROFS if after == "on hard" else 0)
+    fence_hard.off(m)
+    assert not (m.dir / "state" / "db-fence.journal").exists()

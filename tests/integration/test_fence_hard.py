@@ -14,10 +14,7 @@ import time
 import pytest
 
 from mariadb import MariaDB
-from stillfs import STILLCTL, STILLFS, is_gone, run, wait_for
-from test_takeover_faults import Faults
-
-WITH_FAULTS = b"journal.valid" in STILLFS.read_bytes()
+from stillfs import STILLCTL, is_gone, run, wait_for
 
 
 def line(m):
@@ -256,23 +253,3 @@ def test_a_server_that_runs_is_left_alone_and_one_that_is_down_stays_down(m):
         assert ("app",) in server.query("SHOW DATABASES")
     finally:
         server.close()
-
-
-@pytest.mark.skipif(not WITH_FAULTS, reason="a build without fault points")
-@pytest.mark.parametrize("command, point, after", [("on hard", "fence.sealed", "off"), ("on hard", "fence.saved", "on hard"),
-                                                   ("off", "fence.saved", "off"), ("off", "fence.unsealed", "off")])
-def test_death_at_each_step(make_mount, scratch, command, point, after):
-    faults = Faults(scratch.dir / "faults")
-    m = make_mount(env={"STILLFS_FAULTS": str(faults.path)})
-    (m.mnt / "f").write_text("old")
-    if command == "off":
-        hard(m)
-    faults.arm(point)
-    with contextlib.suppress(OSError):
-        m.write("fence", command + "\n")
-    wait_for(f"death at {point}", faults.killed)
-    wait_for("the take-over", lambda: m.status()["restarts"] == "1")
-    wait_for(after, lambda: line(m) == after)
-    assert errno_at(lambda: os.open(m.mnt / "f", os.O_RDWR)) == (errno.EROFS if after == "on hard" else 0)
-    off(m)
-    assert not (m.dir / "state" / "db-fence.journal").exists()
