@@ -1,8 +1,10 @@
-/* base/hex.h - bytes as lower-case hexadecimal digits. Any thread; no I/O. */
+/* base/hex.h - bytes as lower-case hexadecimal digits, and what is such. Any thread; no I/O. */
 #ifndef STILLFS_BASE_HEX_H
 #define STILLFS_BASE_HEX_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 /* n bytes into 2 n digits and a NUL. */
 static inline void hex_put(char *out, const unsigned char *in, size_t n)
@@ -14,6 +16,12 @@ static inline void hex_put(char *out, const unsigned char *in, size_t n)
 		*out++ = digits[in[i] & 15];
 	}
 	*out = '\0';
+}
+
+/* Exactly n digits, and nothing behind them? */
+static inline bool hex_is(const char *text, size_t n)
+{
+	return strspn(text, "0123456789abcdef") == n && text[n] == '\0';
 }
 
 #endif

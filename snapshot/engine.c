@@ -8,6 +8,7 @@
 #include "snapshot/list.h"
 #include "snapshot/prune.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "snapshot/child.h"
 #include "snapshot/fence/keep.h"
@@ -289,7 +290,7 @@ static int catalog_only(struct engine *e, struct snap_error *err)
 	if (!e->prov->scan || e->prov->features & PROV_SCAN_LISTS)
 		return snap_error_set(err, -EINVAL, "--catalog-only: provider=%s keeps no records that could be read; use provider=ebs",
 				      e->prov->name);
-	if (*lineage && (strlen(lineage) != 32 || strspn(lineage, "0123456789abcdef") != 32))
+	if (*lineage && !hex_is(lineage, 32))
 		return snap_error_set(err, -EINVAL, "lineage=%.60s: expected 32 hexadecimal digits, as `status` shows them", lineage);
 	e->rescan_all = !*lineage;
 	e->rescan.due = e->rescan.running = true;

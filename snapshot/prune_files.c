@@ -4,6 +4,7 @@
 #include "snapshot/orphans.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -192,7 +193,7 @@ int prune_write(struct engine *e, const char *set, const char *text, size_t len,
 		return snap_error_set(err, -EINVAL, "prune: expected one line");
 	if (strcmp(word, "apply") == 0 && n == 1)
 		return prune_apply(e, NULL, "an operator", err);
-	if (strcmp(word, "apply") == 0 && n == 2 && strlen(a) == PLAN_ID_LEN && strspn(a, "0123456789abcdef") == PLAN_ID_LEN)
+	if (strcmp(word, "apply") == 0 && n == 2 && hex_is(a, PLAN_ID_LEN))
 		return prune_apply(e, a, "an operator", err);
 	if (strcmp(word, "apply") == 0 && n == 2)
 		return snap_error_set(err, -EINVAL, "prune: \"%.40s\" is no plan's id; the first line of prune has it", a);

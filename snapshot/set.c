@@ -1,6 +1,7 @@
 /* snapshot/set.c - see set.h. JSON by json-c. */
 #include "snapshot/set.h"
 #include "base/clock.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <json-c/json.h>
@@ -170,7 +171,7 @@ static int get_state(struct json_object *o, enum set_state *out)
 
 static bool copy_id(char out[33], const char *text)
 {
-	if (strlen(text) != 32 || strspn(text, "0123456789abcdef") != 32)
+	if (!hex_is(text, 32))
 		return false;
 	memcpy(out, text, 33);
 	return true;

@@ -4,6 +4,7 @@
 #include "snapshot/ebs/ebs_int.h"
 #include "snapshot/set.h"
 #include "base/clock.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -118,11 +119,6 @@ static int read_verified(const struct xml_elem *e, struct set *s)
 	return set_text(&s->verified_note, text + n);
 }
 
-static bool is_hex32(const char *t)
-{
-	return strlen(t) == 32 && strspn(t, "0123456789abcdef") == 32;
-}
-
 /* A set from its first snapshot. NULL with *r 0: not a record of ours. */
 static struct set *read_set(const struct xml_elem *e, int *r)
 {
@@ -138,7 +134,7 @@ static struct set *read_set(const struct xml_elem *e, int *r)
 	api_tag(e, "stillfs:origin", s->origin, sizeof(s->origin));
 	api_tag(e, "stillfs:class", s->class, sizeof(s->class));
 	api_tag(e, "stillfs:created", text, sizeof(text));
-	if (!is_hex32(s->id) || !is_hex32(s->lineage) || !set_name_ok(s->name) || to_time(text, &s->created) < 0) {
+	if (!hex_is(s->id, 32) || !hex_is(s->lineage, 32) || !set_name_ok(s->name) || to_time(text, &s->created) < 0) {
 		set_free(s);
 		return NULL;
 	}

@@ -1,5 +1,6 @@
 /* snapshot/ebs_tool/main.c - the program stillfs-ebs: arguments, options, the members of a set. See tool.h. */
 #include "snapshot/ebs_tool/tool.h"
+#include "base/hex.h"
 #include "version.h"
 
 #include <errno.h>
@@ -83,7 +84,7 @@ int main(int argc, char **argv)
 		else
 			t.id = argv[i + 1];
 	}
-	if (r == 0 && (!t.id || strlen(t.id) != 32 || strspn(t.id, "0123456789abcdef") != 32))
+	if (r == 0 && (!t.id || !hex_is(t.id, 32)))
 		r = snap_error_set(&err, -EINVAL, "--id: expected the 32 hexadecimal digits of a set");
 	t.door.conf = t.conf;
 	t.door.name = "stillfs";

@@ -3,6 +3,7 @@
  * Errors:    -errno with the sentence. What a script does not tell is left open: nothing is guessed. */
 #include "snapshot/exec_provider/exec_int.h"
 #include "snapshot/set.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -67,7 +68,7 @@ static void take_hex(struct json_object *s, const char *key, char out[33])
 {
 	const char *text = json_object_get_string(json_object_object_get(s, key));
 
-	if (text && strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32)
+	if (text && hex_is(text, 32))
 		memcpy(out, text, 33);
 }
 
@@ -107,7 +108,7 @@ static int scan_one(void *arg, struct json_object *o, const char *name, const ch
 	struct set *s;
 	int r;
 
-	if (!set_name_ok(name) || strspn(id, "0123456789abcdef") != 32)
+	if (!set_name_ok(name) || !hex_is(id, 32))
 		return 0; /* no set of a stillfs has such a name */
 	s = set_new();
 	r = s ? fill_set(s, o) : -ENOMEM;

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/hex.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -152,7 +153,7 @@ int local_read_id(int setdir, char id[33])
 	if (n < 0)
 		return -errno;
 	id[n] = '\0';
-	return n == 32 && strspn(id, "0123456789abcdef") == 32 ? 0 : -EINVAL;
+	return hex_is(id, 32) ? 0 : -EINVAL;
 }
 
 /* ---- preflight ---- */
