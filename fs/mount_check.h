@@ -22,6 +22,8 @@ int check_mkdirs(const char *path, unsigned mode, struct snap_error *err); /* mk
  * ids of processes that do not count; ours does not. Not seen: mapped files whose descriptor is closed, on the backing. */
 int check_open(const struct door_pair *pairs, unsigned n, const int32_t *skip, unsigned n_skip, struct snap_error *err);
 bool check_is_below(const char *path, const char *dir); /* is it the same, or below it? Both resolved */
+/* The name of process `pid`, as /proc shows it; "" when it shows none. Allocates nothing; reads one file. */
+void check_comm(int32_t pid, char *comm, size_t cap);
 /* Who has files of filesystem `dev` open: "mariadbd(123) sh(4)", at most cap. */
 void check_users(uint64_t dev, char *buf, size_t cap);
 

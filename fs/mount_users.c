@@ -1,6 +1,7 @@
 /* fs/mount_users.c - who has what open, by /proc: see mount_check.h. A process in another mount namespace is seen by what it
  * has open through the mount, and on the backing if that has the same path there. */
 #include "fs/mount_check.h"
+#include "base/cleanup.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,18 +26,17 @@ struct finder {
 	const char *where; /* the backing, or mountpoint, of the first that was found */
 };
 
-static void comm_of(const char *pid, char *comm, size_t cap)
+void check_comm(int32_t pid, char *comm, size_t cap)
 {
-	char path[64];
-	FILE *f;
+	char path[48];
+	cleanup_fd int fd = -1;
+	ssize_t n;
 
-	(void)snprintf(path, sizeof(path), "/proc/%.20s/comm", pid);
-	f = fopen(path, "re");
-	comm[0] = '\0';
-	if (f && fgets(comm, (int)cap, f))
-		comm[strcspn(comm, "\n")] = '\0';
-	if (f)
-		(void)fclose(f);
+	(void)snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, comm, cap - 1);
+	comm[n > 0 ? n : 0] = '\0';
+	comm[strcspn(comm, "\n")] = '\0';
 }
 
 static void found_one(struct finder *f, const char *pid, const char *file)
@@ -46,7 +46,7 @@ static void found_one(struct finder *f, const char *pid, const char *file)
 
 	if (f->found++ >= 5)
 		return;
-	comm_of(pid, comm, sizeof(comm));
+	check_comm(atoi(pid), comm, sizeof(comm));
 	n = snprintf(f->buf + f->len, f->cap - f->len, "%s%s(%s)%s%.100s", f->len ? ", " : "", comm, pid,
 		     *file ? " " : "", file);
 	if (n > 0)
