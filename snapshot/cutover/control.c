@@ -200,6 +200,38 @@ static int note_by(struct cut *c, const struct side *s, struct snap_error *err)
 	return cutlog_add(c->log, "fence_by", text, err);
 }
 
+/* Until the control file says so, told by `done`; what: the word for that. */
+static int await(const struct cut *c, const struct side *s, bool (*done)(const struct seen *), const char *what, bool may_stop, uint64_t end,
+		 struct seen *seen, struct snap_error *err)
+{
+	for (;;) {
+		int r = look_only(c, s, seen, err);
+
+		if (r < 0 || done(seen))
+			return r;
+		if (may_stop && tool_stop)
+			return snap_error_set(err, -ECANCELED, "interrupted while %s was being fenced", s->word);
+		if (clock_boot_ns() >= end)
+			return not_done(s, what, seen, err);
+		pause_ms(POLL_MS);
+	}
+}
+
+static bool is_off(const struct seen *seen)
+{
+	return strcmp(seen->state, "off") == 0;
+}
+
+static bool is_on_or_refused(const struct seen *seen)
+{
+	return strcmp(seen->state, "on") == 0 || is_off(seen);
+}
+
+static bool is_retired(const struct seen *seen)
+{
+	return seen->retired;
+}
+
 int control_on(struct cut *c, struct side *s, bool may_stop, struct snap_error *err)
 {
 	uint64_t end = clock_boot_ns() + c->o.fence_ms * NS_PER_MS;
@@ -210,18 +242,9 @@ int control_on(struct cut *c, struct side *s, bool may_stop, struct snap_error *
 	r = note_by(c, s, err);
 	r = r < 0 ? r : command(c, s, "on\n", may_stop, end, err);
 	FAULT("cut.asked");
-	while (r == 0) {
-		r = look_only(c, s, &seen, err);
-		if (r < 0 || strcmp(seen.state, "on") == 0)
-			break;
-		if (strcmp(seen.state, "off") == 0)
-			return snap_error_set(err, -EPERM, "%s was not fenced: %s", s->word, *seen.error ? seen.error : "somebody wrote off");
-		if (may_stop && tool_stop)
-			return snap_error_set(err, -ECANCELED, "interrupted while %s was being fenced", s->word);
-		if (clock_boot_ns() >= end)
-			return not_done(s, "on", &seen, err);
-		pause_ms(POLL_MS);
-	}
+	r = r < 0 ? r : await(c, s, is_on_or_refused, "on", may_stop, end, &seen, err);
+	if (r == 0 && is_off(&seen))
+		r = snap_error_set(err, -EPERM, "%s was not fenced: %s", s->word, *seen.error ? seen.error : "somebody wrote off");
 	return r;
 }
 
@@ -231,20 +254,12 @@ int control_off(struct cut *c, struct side *s, struct snap_error *err)
 	struct seen seen;
 	int r = look_only(c, s, &seen, err);
 
-	if (r < 0 || strcmp(seen.state, "off") == 0)
+	if (r < 0 || is_off(&seen))
 		return r;
 	side_close(s); /* it may still be going up, and sessions be ended */
 	r = command(c, s, "off force\n", false, end, err); /* retired: by whom it is opened is the steps' to decide */
 	FAULT("cut.asked_off");
-	while (r == 0) {
-		r = look_only(c, s, &seen, err);
-		if (r < 0 || strcmp(seen.state, "off") == 0)
-			break;
-		if (clock_boot_ns() >= end)
-			return not_done(s, "off", &seen, err);
-		pause_ms(POLL_MS);
-	}
-	return r;
+	return r < 0 ? r : await(c, s, is_off, "off", false, end, &seen, err);
 }
 
 /* The daemon looks each second; what it says is believed together with the server's own word. */
@@ -279,15 +294,7 @@ int control_retire(struct cut *c, struct side *s, struct snap_error *err)
 	if (r < 0 || seen.retired)
 		return r;
 	r = command(c, s, "retire\n", false, end, err);
-	while (r == 0) {
-		r = look_only(c, s, &seen, err);
-		if (r < 0 || seen.retired)
-			break;
-		if (clock_boot_ns() >= end)
-			return not_done(s, "retired", &seen, err);
-		pause_ms(POLL_MS);
-	}
-	return r;
+	return r < 0 ? r : await(c, s, is_retired, "retired", false, end, &seen, err);
 }
 
 /* Lines "WHO has WHAT" of accounts that could write all the same; none: it can be fenced. */
