@@ -69,6 +69,8 @@ void undo_note(struct undo *u, enum undo_kind kind, const char *what); /* it was
 int undo_local(struct undo *u, struct tool *t); /* the mounts and layers alone, as undo_all */
 /* Frees u. keep: undo nothing. 0, or -EBUSY: something stays, which tool_say has named. */
 int undo_all(struct undo *u, struct tool *t, bool keep);
+/* One mount or layer; UNDO_MOUNT, UNDO_VG, UNDO_PV or UNDO_MD. */
+int undo_layer(enum undo_kind kind, const char *what, struct snap_error *err);
 int undo_volume_detach(struct api *a, const char *volume, const char *instance, struct snap_error *err);
 /* wait: up to a minute while it is being detached. 0 also when it is gone. */
 int undo_volume_delete(struct api *a, const char *volume, bool wait, struct snap_error *err);

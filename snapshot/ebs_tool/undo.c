@@ -85,6 +85,17 @@ int undo_volume_delete(struct api *a, const char *volume, bool wait, struct snap
 	return snap_error_set(err, r, "%s", why.msg);
 }
 
+int undo_layer(enum undo_kind kind, const char *what, struct snap_error *err)
+{
+	if (kind == UNDO_MOUNT)
+		return tool_exec((const char *[]){ "umount", what, NULL }, err);
+	if (kind == UNDO_VG)
+		return tool_exec((const char *[]){ "vgchange", "-an", what, NULL }, err);
+	if (kind == UNDO_PV)
+		return tool_exec((const char *[]){ "lvmdevices", "--deldev", what, NULL }, err);
+	return tool_exec((const char *[]){ "mdadm", "--stop", what, NULL }, err);
+}
+
 /* The last step. */
 static int undo_one(struct undo *u, struct tool *t)
 {
@@ -95,16 +106,10 @@ static int undo_one(struct undo *u, struct tool *t)
 
 	switch (u->step[u->n].kind) {
 	case UNDO_MOUNT:
-		r = tool_exec((const char *[]){ "umount", what, NULL }, &err);
-		break;
 	case UNDO_VG:
-		r = tool_exec((const char *[]){ "vgchange", "-an", what, NULL }, &err);
-		break;
 	case UNDO_PV:
-		r = tool_exec((const char *[]){ "lvmdevices", "--deldev", what, NULL }, &err);
-		break;
 	case UNDO_MD:
-		r = tool_exec((const char *[]){ "mdadm", "--stop", what, NULL }, &err);
+		r = undo_layer(u->step[u->n].kind, what, &err);
 		break;
 	case UNDO_ATTACHMENT:
 		r = undo_volume_detach(&a, what, t->e->instance, &err);

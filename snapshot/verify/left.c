@@ -72,20 +72,14 @@ int left_begin(int fd, const char *mark, const char *region, struct snap_error *
 /* Layers that a dead process left active keep their volumes. They go if they are there. */
 static void drop_layer(const char *kind, const char *name)
 {
+	enum undo_kind layer = strcmp(kind, "pv") == 0 ? UNDO_PV : strcmp(kind, "vg") == 0 ? UNDO_VG : UNDO_MD;
 	struct snap_error err = { 0 };
 	char path[120];
-	int r = 0;
 
 	(void)snprintf(path, sizeof(path), "%s%.90s", *name == '/' ? "" : "/dev/", name);
-	if (strcmp(kind, "pv") != 0 && access(path, F_OK) < 0)
+	if (layer != UNDO_PV && access(path, F_OK) < 0)
 		return;
-	if (strcmp(kind, "pv") == 0)
-		r = tool_exec((const char *[]){ "lvmdevices", "--deldev", name, NULL }, &err);
-	else if (strcmp(kind, "vg") == 0)
-		r = tool_exec((const char *[]){ "vgchange", "-an", name, NULL }, &err);
-	else
-		r = tool_exec((const char *[]){ "mdadm", "--stop", name, NULL }, &err);
-	if (r < 0)
+	if (undo_layer(layer, name, &err) < 0)
 		tool_say("%s stays active: %s", name, err.msg);
 }
 
