@@ -305,6 +305,14 @@ struct set *catalog_by_seq(const struct catalog *c, uint64_t seq)
 	return i < c->n && c->sets[i]->seq == seq ? c->sets[i] : NULL;
 }
 
+struct set *catalog_by_id(const struct catalog *c, const char *id)
+{
+	for (size_t i = 0; i < c->n; i++)
+		if (strcmp(c->sets[i]->id, id) == 0)
+			return c->sets[i];
+	return NULL;
+}
+
 struct set *catalog_find(const struct catalog *c, const char *name)
 {
 	struct set *s = c->n_names ? *name_list(c, name) : NULL;

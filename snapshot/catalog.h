@@ -19,6 +19,7 @@ bool catalog_aside(const struct catalog *c); /* any lies aside, of this opening 
 size_t catalog_count(const struct catalog *c);
 struct set *catalog_at(const struct catalog *c, size_t i); /* by creation */
 struct set *catalog_find(const struct catalog *c, const char *name); /* not those being deleted; hashed */
+struct set *catalog_by_id(const struct catalog *c, const char *id); /* also those being deleted; linear */
 struct set *catalog_by_seq(const struct catalog *c, uint64_t seq); /* also those being deleted; log n */
 /* Put a new set in: gives it seq and id. It is the catalog's then; its name stays from now on. -ENOMEM. */
 int catalog_add(struct catalog *c, struct set *s);

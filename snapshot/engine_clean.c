@@ -117,8 +117,8 @@ static int forget(struct engine *e, struct set *s, struct snap_error *err)
 	(void)snprintf(text, sizeof(text), "\"set\":\"%s\",\"step\":\"removed\"", name);
 	(void)pthread_mutex_lock(&e->lock);
 	catalog_drop(e->cat, s);
-	stock_forget(e, id);
-	orphans_forget(e, id);
+	haul_forget(e->stock.all, id);
+	haul_forget(e->orphans.all, id);
 	(void)pthread_mutex_unlock(&e->lock);
 	FAULT("clean.dropped");
 	e->door.ops->event(e->door.fs, "snapshot", text);
@@ -269,7 +269,7 @@ static void begin_apart(struct engine *e, struct set *s)
 static bool end_apart(struct engine *e)
 {
 	struct snap_error err = { 0 };
-	struct set *s, *its = NULL;
+	struct set *its;
 	struct job *j;
 	bool back;
 	int r;
@@ -277,9 +277,7 @@ static bool end_apart(struct engine *e)
 	(void)pthread_mutex_lock(&e->lock);
 	j = e->removal.job;
 	back = e->removal.back;
-	for (size_t i = 0; j && back && (s = catalog_at(e->cat, i)) != NULL; i++)
-		if (strcmp(s->id, e->removal.id) == 0)
-			its = s;
+	its = j && back ? catalog_by_id(e->cat, e->removal.id) : NULL;
 	(void)pthread_mutex_unlock(&e->lock);
 	if (!j)
 		return true;

@@ -76,3 +76,23 @@ struct haul *haul_in(struct engine *e, const char *lineage, const char *name, ui
 		haul_free(h);
 	return NULL;
 }
+
+struct set *haul_take(struct haul *h, const char *id)
+{
+	for (size_t i = 0; h && i < h->n; i++)
+		if (strcmp(h->v[i]->id, id) == 0) {
+			struct set *s = h->v[i];
+
+			h->v[i] = h->v[--h->n];
+			return s;
+		}
+	return NULL;
+}
+
+void haul_forget(struct haul *h, const char *id)
+{
+	struct set *s;
+
+	while ((s = haul_take(h, id)) != NULL)
+		set_free(s);
+}

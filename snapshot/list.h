@@ -20,13 +20,15 @@ struct haul {
 /* As prov_ops.scan; what: begins the sentence. The engine's thread, the lock not held. NULL with *err. */
 struct haul *haul_in(struct engine *e, const char *lineage, const char *name, uint32_t max_ms, const char *what, struct snap_error *err);
 void haul_free(struct haul *h);
+/* The first of that id, the caller's now. NULL: none, or no h. */
+struct set *haul_take(struct haul *h, const char *id);
+void haul_forget(struct haul *h, const char *id); /* its data is gone */
 
 /* stock.c: list.all, list.all.json, and the looks at the provider that they need; the engine's lock held, but for stock_look */
 int stock_show(struct engine *e, const char *set, struct vbuf *out);
 int stock_show_json(struct engine *e, const char *set, struct vbuf *out);
 uint64_t stock_due(const struct engine *e); /* when a look is due, CLOCK_BOOTTIME; UINT64_MAX: none is */
 void stock_look(struct engine *e); /* if it is due. The engine's thread, between runs */
-void stock_forget(struct engine *e, const char *id); /* its data is gone */
 void stock_status(const struct engine *e, struct vbuf *out);
 void list_age(struct timespec created, char buf[32]); /* as the column AGE, SIZE, POSITION */
 void list_size(uint64_t b, char buf[16]);

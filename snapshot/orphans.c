@@ -65,29 +65,6 @@ void orphans_look(struct engine *e)
 		prune_auto(e, false);
 }
 
-/* Out of what was seen; the caller's now. NULL: it is not there. */
-static struct set *take(struct engine *e, const char *id)
-{
-	struct haul *h = e->orphans.all;
-
-	for (size_t i = 0; h && i < h->n; i++)
-		if (strcmp(h->v[i]->id, id) == 0) {
-			struct set *s = h->v[i];
-
-			h->v[i] = h->v[--h->n];
-			return s;
-		}
-	return NULL;
-}
-
-void orphans_forget(struct engine *e, const char *id)
-{
-	struct set *s;
-
-	while ((s = take(e, id)) != NULL)
-		set_free(s);
-}
-
 /* ---- judging ---- */
 
 static int by_text(const void *a, const void *b)
@@ -258,7 +235,7 @@ void orphans_condemn(struct engine *e, const char *by)
 		for (k = 0; k < p->n_journal && strcmp(p->journal[k], v[i].s->id) != 0;)
 			k++;
 		if (k < p->n_journal) {
-			struct set *s = take(e, p->journal[k]);
+			struct set *s = haul_take(e->orphans.all, p->journal[k]);
 
 			if (enter(e, s, by) < 0)
 				set_free(s); /* out of memory: the next look finds it again */
@@ -267,25 +244,30 @@ void orphans_condemn(struct engine *e, const char *by)
 	free(v);
 }
 
+/* The next that was entered and has no record yet. */
+static struct set *unrecorded(struct engine *e)
+{
+	struct set *s;
+
+	(void)pthread_mutex_lock(&e->lock);
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL && (!s->orphan || s->clean_ns != UINT64_MAX);)
+		i++;
+	(void)pthread_mutex_unlock(&e->lock);
+	return s;
+}
+
 void orphans_record(struct engine *e)
 {
 	struct snap_error err = { 0 };
 	struct set *s;
 
-	do {
-		(void)pthread_mutex_lock(&e->lock);
-		s = NULL;
-		for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL && (!s->orphan || s->clean_ns != UINT64_MAX);)
-			i++;
-		(void)pthread_mutex_unlock(&e->lock);
-		if (!s)
-			break;
+	while ((s = unrecorded(e)) != NULL) {
 		if (engine_save(e, s, &err) < 0)
 			log_warn("prune: %s; the orphan %s is removed all the same, and is an orphan again if stillfs ends before", err.msg, s->id);
 		(void)pthread_mutex_lock(&e->lock);
 		s->clean_ns = 0;
 		(void)pthread_mutex_unlock(&e->lock);
-	} while (true);
+	}
 	(void)pthread_mutex_lock(&e->lock);
 	engine_wake_removals(e);
 	(void)pthread_mutex_unlock(&e->lock);
@@ -315,7 +297,7 @@ int orphans_delete(struct engine *e, const char *id, struct snap_error *err)
 						 "read prune, and again a moment later", id);
 	else if (found->state == SET_PENDING || found->state == SET_RUNNING)
 		r = snap_error_set(err, -EBUSY, "prune: orphan %s is not complete yet", id);
-	s = r == 0 ? take(e, id) : NULL;
+	s = r == 0 ? haul_take(e->orphans.all, id) : NULL;
 	if (s && enter(e, s, BY_ORPHAN) < 0) {
 		set_free(s);
 		r = snap_error_set(err, -ENOMEM, "prune: out of memory");

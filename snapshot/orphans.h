@@ -38,7 +38,6 @@ bool orphans_ruled(const struct engine *e); /* the policy has an orphan_age */
 void orphans_ask(struct engine *e, bool prune); /* somebody wants to know; prune: auto_prune goes on with what is found */
 uint64_t orphans_due(const struct engine *e); /* CLOCK_BOOTTIME; UINT64_MAX: none is due */
 void orphans_look(struct engine *e); /* if it is due. The engine's thread, between runs, the lock not held */
-void orphans_forget(struct engine *e, const char *id); /* its data is gone */
 
 /* Those whose ids are in the journal get a place in the catalog, as sets that are being deleted. */
 void orphans_condemn(struct engine *e, const char *by);

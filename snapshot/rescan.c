@@ -6,6 +6,7 @@
  *            follows them: pending ones of an earlier life. */
 #include "snapshot/list.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -17,16 +18,6 @@
 #define PIN_MS 60000u
 
 /* ---- into the catalog ---- */
-
-static struct set *by_id(struct engine *e, const char *id)
-{
-	struct set *s;
-
-	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL; i++)
-		if (strcmp(s->id, id) == 0)
-			return s;
-	return NULL;
-}
 
 static bool is_followed(struct engine *e, const struct set *s)
 {
@@ -81,7 +72,7 @@ static int merge(struct engine *e, struct haul *h, struct tally *t, struct snap_
 		struct set *s = h->v[i], *have, *save = NULL;
 
 		(void)pthread_mutex_lock(&e->lock);
-		have = by_id(e, s->id);
+		have = catalog_by_id(e->cat, s->id);
 		t->found++;
 		if (have) {
 			save = refresh(e, have, s) ? have : NULL;
@@ -257,7 +248,7 @@ int rescan_write(struct engine *e, const char *set, const char *text, size_t len
 	(void)pthread_mutex_unlock(&e->lock);
 	if (n <= 0)
 		return ask(e, e->rescan_all ? "" : own, false, err);
-	if (n != 1 || strncmp(word, "lineage=", 8) != 0 || strlen(word) != 40 || strspn(word + 8, "0123456789abcdef") != 32)
+	if (n != 1 || strncmp(word, "lineage=", 8) != 0 || !hex_is(word + 8, 32))
 		return snap_error_set(err, -EINVAL, "rescan: expected nothing, or lineage= and 32 hexadecimal digits");
 	e->rescan_all = false;
 	return ask(e, word + 8, true, err);

@@ -55,17 +55,6 @@ void stock_look(struct engine *e)
 	(void)pthread_mutex_unlock(&e->lock);
 }
 
-void stock_forget(struct engine *e, const char *id)
-{
-	struct haul *h = e->stock.all;
-
-	for (size_t i = 0; h && i < h->n; i++)
-		if (strcmp(h->v[i]->id, id) == 0) {
-			set_free(h->v[i]);
-			h->v[i--] = h->v[--h->n];
-		}
-}
-
 /* Lock held. */
 static void ask(struct engine *e)
 {

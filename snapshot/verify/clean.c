@@ -103,12 +103,10 @@ static uint32_t clean_journal(struct engine *e, const char *id, const char *path
 
 static bool is_set(struct engine *e, const char *id)
 {
-	struct set *s;
-	bool is = false;
+	bool is;
 
 	(void)pthread_mutex_lock(&e->lock);
-	for (size_t i = 0; !is && (s = catalog_at(e->cat, i)) != NULL; i++)
-		is = strcmp(s->id, id) == 0;
+	is = catalog_by_id(e->cat, id) != NULL;
 	(void)pthread_mutex_unlock(&e->lock);
 	return is;
 }
