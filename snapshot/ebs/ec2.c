@@ -80,9 +80,9 @@ void ec2_arg(struct vbuf *form, const char *value, const char *name, ...)
 
 /* ---- one try ---- */
 
-static int host_of(const char *url, char *buf, size_t cap, const char **path)
+int ec2_host(const char *url, char *buf, size_t cap)
 {
-	const char *p = strstr(url, "://");
+	const char *p = strstr(url, "://"), *path;
 	size_t n;
 
 	if (!p || (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0))
@@ -93,13 +93,13 @@ static int host_of(const char *url, char *buf, size_t cap, const char **path)
 		return -EINVAL;
 	memcpy(buf, p, n);
 	buf[n] = '\0';
-	*path = p + n;
+	path = p + n;
 	/* the port of the scheme is not part of Host */
 	if (url[4] == 's' && n > 4 && strcmp(buf + n - 4, ":443") == 0)
 		buf[n - 4] = '\0';
 	else if (url[4] == ':' && n > 3 && strcmp(buf + n - 3, ":80") == 0)
 		buf[n - 3] = '\0';
-	return **path && strcmp(*path, "/") != 0 ? -EINVAL : 0; /* the API has no other path */
+	return *path && strcmp(path, "/") != 0 ? -EINVAL : 0; /* the API has no other path */
 }
 
 static int try_once(struct ec2 *c, const struct ec2_peer *p, const struct ec2_call *call, const struct vbuf *body,
@@ -110,8 +110,7 @@ static int try_once(struct ec2 *c, const struct ec2_peer *p, const struct ec2_ca
 	struct http_header h[5];
 	struct http_req q = { .method = "POST", .url = p->url, .headers = h, .body = vbuf_text(body), .body_len = body->len,
 			      .ca_file = p->ca_file, .stop = call->stop, .stop_arg = call->stop_arg };
-	const char *path;
-	int r = host_of(p->url, host, sizeof(host), &path);
+	int r = ec2_host(p->url, host, sizeof(host));
 
 	if (r < 0)
 		return snap_error_set(err, r, "endpoint %.100s: expected https://HOST[:PORT]", p->url);

@@ -48,6 +48,9 @@ struct ec2_call {
 
 /* "&NAME=VALUE", the value encoded; the name may hold numbers: ec2_arg(b, v, "Tag.%u.Key", 1). */
 void ec2_arg(struct vbuf *form, const char *value, const char *name, ...) __attribute__((format(printf, 3, 4)));
+/* The Host of an endpoint as it is sent, and signed: without the port that the scheme implies. -EINVAL: not
+ * http[s]://HOST[:PORT][/]. */
+int ec2_host(const char *url, char *buf, size_t cap);
 /* Send it and wait; what may be repeated is, with growing pauses, until the deadline. 0: *out is the answer, to be freed
  * with xml_free. -EAGAIN throttled or a limit; -EACCES not allowed or keys refused; -ENOENT; -EBUSY; -EINVAL; -EIO the
  * provider failed; -ETIMEDOUT, -ECANCELED, -ECONNRESET ... of http.h. */

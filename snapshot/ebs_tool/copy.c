@@ -42,14 +42,15 @@ static int presign(struct copying *c, const char *snap, struct vbuf *out, struct
 {
 	const struct aws_key *key = creds_held(c->from->e->creds);
 	const struct sigv4_key k = { key->id, key->secret, c->from->e->region, "ec2" };
-	const char *url = c->from->e->url, *p = strstr(url, "://"), *sig;
+	const char *url = c->from->e->url, *sig;
 	char date[SIGV4_DATE_MAX], auth[SIGV4_AUTH_MAX], host[256], scope[300];
 	struct http_header h = { "host", host };
 	struct vbuf q = VBUF_INIT;
-	int r;
+	int r = ec2_host(url, host, sizeof(host));
 
+	if (r < 0)
+		return snap_error_set(err, r, "endpoint %.100s: expected https://HOST[:PORT]", url);
 	sigv4_date(clock_utc().tv_sec + ec2_skew(c->from->e->ec2), date);
-	(void)snprintf(host, sizeof(host), "%.*s", (int)strcspn(p ? p + 3 : url, "/"), p ? p + 3 : url);
 	(void)snprintf(scope, sizeof(scope), "%.128s/%.8s/%.60s/ec2/aws4_request", key->id, date, c->from->e->region);
 	vbuf_puts(&q, "Action=CopySnapshot"); /* canonical: sorted by name */
 	ec2_arg(&q, c->region, "DestinationRegion");
