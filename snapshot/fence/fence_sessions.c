@@ -14,7 +14,9 @@
 #include <strings.h>
 #include <time.h>
 
-#define POLL_MS 100
+/* An ended session is mostly gone in a millisecond, which its client waits; one that rolls back may take minutes. */
+#define POLL_FIRST_MS 1u
+#define POLL_LAST_MS 100u
 
 struct row {
 	uint64_t id;
@@ -152,9 +154,8 @@ static int transactions_left(struct fence_run *f, unsigned *left, char who[128],
 
 int fence_sessions_end(struct fence_run *f, struct snap_error *err)
 {
-	const struct timespec pause = { .tv_nsec = POLL_MS * 1000000 };
+	unsigned left, ms = POLL_FIRST_MS;
 	char who[128] = "";
-	unsigned left;
 	int r;
 
 	for (;;) {
@@ -169,6 +170,7 @@ int fence_sessions_end(struct fence_run *f, struct snap_error *err)
 			return snap_error_set(err, -ETIMEDOUT, "fence: %u ended session%s not gone yet (%s); the server is read-only and goes "
 							       "on ending them: ask for the fence again", left,
 					      left == 1 ? " is" : "s are", who);
-		(void)nanosleep(&pause, NULL);
+		(void)nanosleep(&(struct timespec){ .tv_nsec = (long)ms * 1000000 }, NULL);
+		ms = ms * 2 < POLL_LAST_MS ? ms * 2 : POLL_LAST_MS;
 	}
 }
