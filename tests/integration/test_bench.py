@@ -183,6 +183,16 @@ def test_a_clouds_snapshot_holds_writes_as_long_as_the_api_and_the_lock_for_less
     assert {g["goal"] for g in got["goals"]} == {"own_ms p50", "own_ms max", "lock_ms p50", "lock_ms max"}
 
 
+def test_clients_wait_through_every_part_of_a_cut_over_and_go_back_and_forth(tmp):
+    got = bench(tmp, "cutover", "--rounds", "2", "--clients", "3", "--idle", "5", "--pause", "0.3")
+    assert [(r["round"], r["server"], r["from"]) for r in got["results"]] == [(0, "mariadb", 1), (0, "mysql", 1), (1, "mysql", 2), (1, "mariadb", 2)]
+    for r in got["results"]:
+        closed = sum(r["parts"][p] for p in ("what A has", "wait for B", "look at A again"))  # from the fence until B is told
+        assert len(r["clients"]) == len(r["failed"]) == 3 and all(f > 0 for f in r["failed"])
+        assert 0 < closed < min(r["clients"]) <= max(r["clients"]) < r["command_ms"] + r["parts"]["from the hook's start to the last first commit on B"]
+    assert [g["goal"] for g in got["goals"]] == ["mariadb stall max", "mysql stall max"]
+
+
 def test_ratios_are_drawn(tmp):
     """A picture of the right kind and with every bar's value in it, from made-up rounds."""
     import plot
