@@ -15,9 +15,6 @@
 #include <time.h>
 
 #define STOP_MS 20000u
-#define ER_BAD_SLAVE 1200u /* this channel is no replica (any more) */
-#define ER_NO_CHANNEL 3074u
-#define ER_NO_CONNECTION 1617u /* MariaDB: there is no master connection of this name */
 
 /* ---- changing, and changing back ---- */
 
@@ -30,7 +27,8 @@ static int journal_add(struct my *m, const char *what, const char *name, struct 
 	return journal_put(m->d->conf, "mysql", vbuf_text(&m->journal), err);
 }
 
-/* A channel's name as a literal; it comes from the server or from our own journal. */
+/* A channel's name as a literal; it comes from the server or from our own journal. MySQL takes a statement without one for
+ * all channels, also those that somebody else has stopped; it knows channels from 5.7.6 on. */
 static int applier_sql(struct my *m, const char *verb, const char *channel, char *sql, size_t cap, struct snap_error *err)
 {
 	const char *word = m->mariadb || m->version < 80022 ? "SLAVE" : "REPLICA";
@@ -40,10 +38,10 @@ static int applier_sql(struct my *m, const char *verb, const char *channel, char
 	if (n > 191)
 		return snap_error_set(err, -ENAMETOOLONG, "channel \"%.64s...\": its name is too long", channel);
 	(void)mysql_real_escape_string(m->c, quoted, channel, (unsigned long)n);
-	if (!n && !m->mariadb)
-		(void)snprintf(sql, cap, "%s %s SQL_THREAD", verb, word);
-	else if (m->mariadb)
+	if (m->mariadb)
 		(void)snprintf(sql, cap, "%s %s '%s' SQL_THREAD", verb, word, quoted);
+	else if (m->version < 50706)
+		(void)snprintf(sql, cap, "%s %s SQL_THREAD", verb, word);
 	else
 		(void)snprintf(sql, cap, "%s %s SQL_THREAD FOR CHANNEL '%s'", verb, word, quoted);
 	return 0;
@@ -59,15 +57,29 @@ static int applier(struct my *m, const char *verb, const char *channel, struct s
 	return r < 0 ? r : my_exec(m, sql, what, err);
 }
 
+static bool is_there(struct my *m, const char *channel)
+{
+	struct snap_error ignored = { 0 };
+	MYSQL_RES *res = NULL;
+	MYSQL_ROW row;
+	bool found = false;
+
+	if (my_replica_rows(m, &res, &ignored) < 0)
+		return true; /* it may be */
+	while (!found && (row = mysql_fetch_row(res)))
+		found = strcmp(my_replica_channel(m, res, row), channel) == 0;
+	mysql_free_result(res);
+	return found;
+}
+
+/* Somebody may have taken the channel away meanwhile, which servers say in many ways; of MySQL's without a name with one
+ * that stands for a damaged one, too. */
 static int start_applier(struct my *m, const char *channel, struct snap_error *err)
 {
-	int r = applier(m, "START", channel, err);
-	unsigned code = m->c ? mysql_errno(m->c) : 0;
+	struct snap_error why = { 0 };
+	int r = applier(m, "START", channel, &why);
 
-	if (r == 0 || (code != ER_BAD_SLAVE && code != ER_NO_CHANNEL && code != ER_NO_CONNECTION))
-		return r;
-	snap_error_clear(err); /* somebody has taken the channel away meanwhile */
-	return 0;
+	return r == 0 || !is_there(m, channel) ? 0 : snap_error_set(err, r, "%s", why.msg);
 }
 
 /* Undo each line; the connection stands. */

@@ -38,7 +38,7 @@ def attach(replica, port, gtid=True, file=None, pos=None, channel=""):
     """Make `replica` one of the source at `port`, and start it."""
     if isinstance(replica, MySQL):
         where = "SOURCE_AUTO_POSITION=1" if gtid else f"SOURCE_AUTO_POSITION=0, SOURCE_LOG_FILE='{file}', SOURCE_LOG_POS={pos}"
-        end = f" FOR CHANNEL '{channel}'" if channel else ""
+        end = f" FOR CHANNEL '{channel}'"
         replica.query(f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, SOURCE_USER='repl', "
                       f"SOURCE_PASSWORD='r', GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1, {where}{end}")
         replica.query(f"START REPLICA{end}")
