@@ -41,7 +41,7 @@ ALONE = [f"tests/{f}.py" for f in (
 LONG = [f"tests/{f}.py" for f in (
     "integration/test_takeover_faults", "integration/test_pending", "integration/test_coord_sql", "integration/test_gate",
     "integration/test_takeover_snapshot", "conformance/fs/test_cases", "integration/test_ebs", "integration/test_roles",
-    "integration/test_engines_mysql", "integration/test_cluster", "integration/test_fence_mount", "integration/test_ebs_creation",
+    "integration/test_engines_mysql", "integration/test_cluster", "integration/test_fence_load", "integration/test_ebs_creation",
     "integration/test_prune_faults",
     "integration/test_mariadb", "integration/test_cutover_faults", "integration/test_fence", "integration/test_signals")]
 ENV = {

@@ -12,9 +12,9 @@ import time
 import pytest
 
 import test_fence_hard as fence_hard
+from fence_site import Site
 from fences import READ_ONLY, insert, settings
 from stillfs import STILLFS, once_each, wait_for
-from test_fence_mount import Site
 from test_takeover_faults import Faults
 
 SOURCES = pathlib.Path(__file__).parents[2] / "snapshot" / "fence"
