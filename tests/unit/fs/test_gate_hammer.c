@@ -17,7 +17,8 @@
 #define THREADS 6u
 #define DEPTH 16u /* requests of one thread that can be parked or queued at once */
 #define ROUNDS 20000u
-#define LIMIT_S 60u
+#define BUDGET_S 20u /* for all rounds: a busy machine, or a sanitizer, does fewer */
+#define STUCK_S 60u /* without one request that ends */
 
 struct request {
 	struct gate_node gn; /* first member */
@@ -114,7 +115,7 @@ static bool any_busy(const struct lane *l)
 static void *lane_run(void *arg)
 {
 	struct lane *l = arg;
-	uint64_t unique = l->idx + 1, end = clock_boot_ns() + LIMIT_S * NS_PER_S;
+	uint64_t unique = l->idx + 1, end;
 
 	while (!atomic_load(&l->h->stop)) {
 		bool idle = !take_inbox(l);
@@ -135,6 +136,7 @@ static void *lane_run(void *arg)
 		if (idle)
 			sched_yield();
 	}
+	end = clock_boot_ns() + STUCK_S * NS_PER_S;
 	while (any_busy(l) && clock_boot_ns() < end)
 		if (!take_inbox(l))
 			sched_yield();
@@ -160,20 +162,24 @@ static void start(struct hammer *h)
 	}
 }
 
-/* Let `n` more requests end, or the time run out. */
-static bool progress(struct hammer *h, uint64_t n, uint64_t end)
+/* Let `n` more requests end; false: nothing moves any more. */
+static bool progress(struct hammer *h, uint64_t n)
 {
-	uint64_t want = atomic_load(&h->ran) + n;
+	uint64_t seen = atomic_load(&h->ran), want = seen + n, now, end = clock_boot_ns() + STUCK_S * NS_PER_S;
 
-	while (atomic_load(&h->ran) < want && clock_boot_ns() < end)
+	while ((now = atomic_load(&h->ran)) < want && clock_boot_ns() < end) {
+		if (now != seen)
+			end = clock_boot_ns() + STUCK_S * NS_PER_S;
+		seen = now;
 		sched_yield();
-	return atomic_load(&h->ran) >= want;
+	}
+	return now >= want;
 }
 
 static void every_request_ends_exactly_once_and_none_during_a_hold(void **state)
 {
 	struct hammer *h = calloc(1, sizeof(*h));
-	uint64_t end = clock_boot_ns() + LIMIT_S * NS_PER_S, left_parked = 0, rounds = 0;
+	uint64_t end = clock_boot_ns() + BUDGET_S * NS_PER_S, left_parked = 0, rounds = 0;
 	struct gate_status s;
 	struct gate_ticket t;
 
@@ -187,7 +193,7 @@ static void every_request_ends_exactly_once_and_none_during_a_hold(void **state)
 				sched_yield();
 		atomic_store(&h->held, false);
 		assert_int_equal(gate_open(h->g, &t), 0);
-		assert_true(progress(h, rounds % 16, end));
+		assert_true(progress(h, rounds % 16));
 		gate_get_status(h->g, &s);
 		left_parked += s.parked;
 	}
@@ -201,8 +207,7 @@ static void every_request_ends_exactly_once_and_none_during_a_hold(void **state)
 	assert_int_equal(atomic_load(&h->ran_while_held), 0);
 	assert_int_equal(atomic_load(&h->ended_twice), 0);
 	assert_int_equal(s.opened_by_deadline, 0);
-	assert_int_equal(rounds, ROUNDS);
-	assert_true(s.parked_total > ROUNDS / 8); /* or the test met no closed gate */
+	assert_true(s.parked_total > rounds / 8); /* or the test met no closed gate */
 	assert_int_equal(atomic_load(&h->resubmitted), s.parked_total);
 	for (unsigned i = 0; i < THREADS; i++)
 		assert_false(any_busy(&h->lane[i]));
