@@ -3,9 +3,12 @@
 #include "snapshot/engine_int.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 int rig_setup(void **state)
 {
@@ -57,6 +60,40 @@ void rig_stop(struct rig *r)
 	wait_until(stopped, r->e, "the engine to stop");
 	engine_free(r->e);
 	r->e = NULL;
+}
+
+struct patience {
+	sem_t over;
+	pthread_t thread;
+};
+
+static void *patience_ends(void *arg)
+{
+	const struct timespec end = { .tv_sec = time(NULL) + 30 };
+	struct patience *p = arg;
+
+	while (sem_timedwait(&p->over, &end) < 0)
+		if (errno == ETIMEDOUT) {
+			fake_clock_run();
+			return NULL;
+		}
+	return NULL;
+}
+
+int rig_stop_at_a_standstill(struct rig *r, uint32_t max_ms)
+{
+	struct patience p;
+	int ret;
+
+	fake_clock_hold();
+	assert_int_equal(sem_init(&p.over, 0, 0), 0);
+	assert_int_equal(pthread_create(&p.thread, NULL, patience_ends, &p), 0);
+	ret = engine_stop(r->e, max_ms);
+	(void)sem_post(&p.over);
+	(void)pthread_join(p.thread, NULL);
+	(void)sem_destroy(&p.over);
+	fake_clock_run();
+	return ret;
 }
 
 static void done(void *arg, int result, const struct snap_error *err)

@@ -30,6 +30,9 @@ int rig_teardown(void **state); /* stops the engine when the test has not */
 struct CMUnitTest rig_test(const char *name, CMUnitTestFunction fn, const void *param);
 void rig_start(struct rig *r);
 void rig_stop(struct rig *r); /* -> 0, and freed */
+/* engine_stop while the clock stands, on which its own bound is, too: one that waits for what never comes would not fail, but
+ * hang, so the clock goes on after half a minute. */
+int rig_stop_at_a_standstill(struct rig *r, uint32_t max_ms);
 
 int ask(struct rig *r, const char *text, struct asker *a); /* what engine_snapshot says at once */
 int ask_wait(struct rig *r, const char *set, struct asker *a);

@@ -16,7 +16,7 @@
 static const struct conf_key table[] = {
 	{ "state_dir", CONF_PATH, "", NULL, 0, 0, "", "" },
 	{ "gate_timeout", CONF_MS, "10", NULL, 100, 50000, "", "" },
-	{ "drain_timeout", CONF_MS, "500ms", NULL, 10, 10000, "", "" },
+	{ "drain_timeout", CONF_MS, "500ms", NULL, 10, 60000, "", "" },
 	{ "presync_timeout", CONF_MS, "60", NULL, 100, 3600000, "", "" },
 	{ "retention", CONF_LIST, "", NULL, 0, 0, "", "" },
 	{ "auto_prune", CONF_BOOL, "no", NULL, 0, 0, "", "" },
