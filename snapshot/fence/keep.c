@@ -26,7 +26,7 @@ int fence_keep_save(struct fence_keep *k, const char *record, struct snap_error 
 	int r;
 
 	(void)pthread_mutex_lock(&k->lock);
-	vbuf_printf(&b, "want %s\nsince %s\n%s", k->want ? "on" : "off", k->since, k->retired ? "retired yes\n" : "");
+	vbuf_printf(&b, "want %s\nsince %s\n%s", k->want ? "on" : "off", k->since, k->retired || k->retiring ? "retired yes\n" : "");
 	vbuf_puts(&b, k->hard ? "hard yes\n" : "");
 	vbuf_puts(&b, record);
 	vbuf_puts(&b, vbuf_text(&k->sessions));

@@ -24,6 +24,7 @@ struct fence_keep {
 	enum todo asked;
 	enum stand stand;
 	bool want, retired, busy, hard; /* hard: the backings are sealed */
+	bool retiring; /* for the journal, which says so before anybody else is told */
 	uint64_t due_ns;
 	char since[CLOCK_ISO_MAX], verified[CLOCK_ISO_MAX];
 	struct snap_error last; /* of the last work that failed; code 0: none */

@@ -236,19 +236,22 @@ static void look_who(struct fence_keep *k)
 void fence_keep_retire(struct fence_keep *k)
 {
 	struct snap_error why = { 0 };
+	int r;
 
 	(void)pthread_mutex_lock(&k->lock);
-	k->retired = true;
+	k->retiring = true;
 	(void)pthread_mutex_unlock(&k->lock);
-	if (fence_keep_save(k, vbuf_text(&k->record), &why) == 0) {
-		fence_keep_tell(k, "retired", NULL);
-		return;
-	}
+	r = fence_keep_save(k, vbuf_text(&k->record), &why);
 	(void)pthread_mutex_lock(&k->lock);
-	k->retired = false;
-	k->last = why;
+	k->retiring = false;
+	k->retired = k->retired || r == 0;
+	if (r < 0)
+		k->last = why;
 	(void)pthread_mutex_unlock(&k->lock);
-	k->e->door.ops->report(k->e->door.fs, "fence", &why);
+	if (r == 0)
+		fence_keep_tell(k, "retired", NULL);
+	else
+		k->e->door.ops->report(k->e->door.fs, "fence", &why);
 }
 
 void fence_keep_again(struct fence_keep *k)

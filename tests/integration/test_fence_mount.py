@@ -96,14 +96,29 @@ def test_it_is_put_up_again_when_somebody_opens_it(site):
     assert site.events()[-2:] == ["lost", "renewed"]
 
 
-def test_it_outlives_the_daemon_and_the_whole_stillfs(site):
-    site.on()
-    since, daemon = site.value("since"), int(site.m.status()["pid"])
+def kill_daemon(site):
+    daemon = int(site.m.status()["pid"])
     os.kill(daemon, signal.SIGKILL)
     wait_for("the next daemon", lambda: int(site.m.status()["pid"]) != daemon, 30)
+
+
+def test_it_outlives_the_daemon_with_all_that_it_says(site):
+    idle = site.server.connect("app", user="app")
+    site.on()
+    said = [site.value(key) for key in ("since", "ended", "ended_session")]
+    kill_daemon(site)
     site.wait("on")
-    assert site.value("since") == since and insert(site.server) == READ_ONLY
-    site.off()
+    assert [site.value(key) for key in ("since", "ended", "ended_session")] == said and said[1] == "1"
+    assert site.value("renewed") == "0" and insert(site.server) == READ_ONLY
+    idle.close()
+    site.write("retire\n")
+    wait_for("that it is retired", lambda: site.value("retired"))
+    kill_daemon(site)
+    site.wait("on")
+    site.write("off\n", errno.EPERM)
+    assert site.value("retired") == "yes" and insert(site.server) == READ_ONLY
+    site.off("off force\n")
+    assert site.value("retired") is None
 
 
 @pytest.mark.parametrize("site", ["mariadb"], indirect=True)
