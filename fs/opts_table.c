@@ -100,6 +100,8 @@ const struct conf_key opts_table[] = {
 	  "directory that MariaDB's configuration includes; the fence's file there makes it start read-only" },
 	{ "fence.persist", CONF_BOOL, "yes", NULL, 0, 0, "yes|no",
 	  "the fence outlives a restart of the server; no: it is put up again a second after one" },
+	{ "fence.xa", CONF_STRING, "refuse", "refuse|allow", 0, 0, "refuse|allow",
+	  "whether the fence may go up while there are prepared XA transactions that any account could commit" },
 	{ "hook.pre", CONF_PATH, "", NULL, 0, 0, "FILE",
 	  "executable to run before the lock" },
 	{ "hook.locked", CONF_PATH, "", NULL, 0, 0, "FILE",

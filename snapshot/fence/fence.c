@@ -65,10 +65,11 @@ int fence_open_session(struct my *m, struct snap_error *err)
 	return r < 0 ? r : check_kind(m, err);
 }
 
-int fence_check(struct my *m, const struct fence_opts *o, struct vbuf *found, struct snap_error *err)
+/* tell: what does not keep it from going up is told, too. */
+static int preflight(struct my *m, const struct fence_opts *o, bool tell, struct vbuf *found, struct snap_error *err)
 {
 	char line[200];
-	unsigned n = 0;
+	unsigned n = 0, xa = 0;
 	int r = fence_allow_check(o->allow, err);
 
 	if (r == 0)
@@ -77,15 +78,24 @@ int fence_check(struct my *m, const struct fence_opts *o, struct vbuf *found, st
 		r = fence_privileges(m, err);
 	if (r == 0)
 		r = fence_accounts(m, o->allow, found, err);
+	if (r == 0)
+		r = fence_xa_preflight(m, o, tell, found, &xa, err);
 	if (r < 0 || !found->len)
 		return r;
 	for (const char *p = vbuf_text(found); *p; p += strcspn(p, "\n") + 1)
 		n++;
 	(void)snprintf(line, sizeof(line), "%.*s", (int)(strcspn(vbuf_text(found), "\n") < 180 ? strcspn(vbuf_text(found), "\n") : 180),
 		       vbuf_text(found));
-	return snap_error_set(err, -EPERM, "fence: %u could write all the same: %s%s; ALTER USER ... ACCOUNT LOCK, %sor list the account in "
-					   "fence.allow", n, line, n > 1 ? ", and more (stillctl fence check)" : "",
-			      m->mariadb ? "ALTER PROCEDURE ... SQL SECURITY INVOKER, " : "");
+	return snap_error_set(err, -EPERM, "fence: %u could write all the same: %s%s; %s%s%s%s", n, line,
+			      n > 1 ? ", and more (stillctl fence check)" : "", n > xa ? "ALTER USER ... ACCOUNT LOCK, " : "",
+			      n > xa && m->mariadb ? "ALTER PROCEDURE ... SQL SECURITY INVOKER, " : "",
+			      n > xa ? "or list the account in fence.allow" : "",
+			      !xa ? "" : n > xa ? "; XA COMMIT or XA ROLLBACK what is prepared" : "XA COMMIT or XA ROLLBACK it (XA RECOVER)");
+}
+
+int fence_check(struct my *m, const struct fence_opts *o, struct vbuf *found, struct snap_error *err)
+{
+	return preflight(m, o, true, found, err);
 }
 
 /* ---- verify ---- */
@@ -310,6 +320,8 @@ static int put_up(struct fence_run *f, struct snap_error *err)
 		r = fence_sessions_end(f, err);
 	FAULT("fence.ended");
 	if (r == 0)
+		r = fence_xa_left(f->m, f->o, err);
+	if (r == 0)
 		r = look(f->m, vbuf_text(f->record), err);
 	if (r < 0)
 		return r;
@@ -323,7 +335,7 @@ int fence_on(struct my *m, const struct fence_opts *o, struct vbuf *record, stru
 	bool fresh = fence_record_state(vbuf_text(record)) == FENCE_OFF;
 	struct snap_error who = { 0 };
 	struct vbuf found = VBUF_INIT;
-	int r = fence_check(m, o, &found, fresh ? err : &who);
+	int r = preflight(m, o, false, &found, fresh ? err : &who);
 
 	if (r == -EPERM && !fresh) { /* a fence that was up is not left down for that */
 		r = 0;

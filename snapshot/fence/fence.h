@@ -6,7 +6,7 @@
  * Blocks:   fence_on up to max_ms; the others for a few statements. Nothing of it enters the binary log.
  * Errors:   -errno with the sentence: -EPERM accounts that could still write, -EACCES our account lacks privileges,
  *           -EOPNOTSUPP a server or a role that this cannot be done for, -EAGAIN LOCK TABLES of others, -ETIMEDOUT
- *           sessions that do not end, -ESTALE it is not as the record says, -EXDEV the record is another server's,
+ *           sessions that do not end, -EBUSY XA transactions that were prepared meanwhile, -ESTALE it is not as the record says, -EXDEV the record is another server's,
  *           -ECANCELED, -ECONNREFUSED, -ECONNRESET. After a failure of fence_on the record says what is changed by now:
  *           fence_on with it goes on, fence_off takes it back.
  * Facts (tried on MariaDB 10.11, MySQL 9.7): both settings wait behind LOCK TABLES of others, as long as
@@ -35,6 +35,7 @@ struct fence_opts {
 	const char *allow;
 	const char *include_dir; /* MariaDB: a directory whose *.cnf the server reads; "" none */
 	bool persist; /* also over a restart of the server; without it fence_verify finds out, and fence_on mends */
+	bool xa_stays; /* prepared XA transactions that any account could commit do not keep the fence from going up */
 	uint32_t max_ms; /* of fence_on: at least 1000 */
 	/* Replace the record. On disk when it returns 0; a failure ends the call before anything more is changed. Required. */
 	int (*record)(void *arg, const char *lines, struct snap_error *err);
@@ -47,11 +48,12 @@ struct fence_opts {
 /* Can this server be fenced, and who could write all the same? One line each in `found`: "ACCOUNT has PRIVILEGE ...".
  * MySQL: SUPER or SYSTEM_VARIABLES_ADMIN, which could switch it off (super_read_only stops everybody else).
  * MariaDB: READ ONLY ADMIN, on servers before 10.11 also SUPER, and routines that run as such an account. By roles too.
+ * And prepared XA transactions, where XA COMMIT is no write to the server (fence_xa.c): "prepared XA transaction NAME ...".
  * Not counted: locked accounts, the server's own, ours, and those of `allow`. -EPERM when there is one. */
 int fence_check(struct my *m, const struct fence_opts *o, struct vbuf *found, struct snap_error *err);
 /* fence_check, then put the fence up: event scheduler off, the server read-only, persisted; every session ended but
- * replication's, the server's own, ours and those of `allow`; back when none is left that could still commit, and the
- * server said that it is read-only. *record: "" for a new fence; else what an earlier call left, which this one goes on
+ * replication's, the server's own, ours and those of `allow`; back when none is left that could still commit, nothing is
+ * prepared that anybody could, and the server said that it is read-only. *record: "" for a new fence; else what an earlier call left, which this one goes on
  * with: values that it holds are not taken anew. So it also puts up again what a restart took away. *record is "" still when
  * it failed before anything was changed. */
 int fence_on(struct my *m, const struct fence_opts *o, struct vbuf *record, struct snap_error *err);

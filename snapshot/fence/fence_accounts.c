@@ -98,8 +98,9 @@ int fence_accounts(struct my *m, const char *allow, struct vbuf *found, struct s
 /* What it takes to put the fence up and down, by this server's names. */
 int fence_privileges(struct my *m, struct snap_error *err)
 {
-	static const char *const mysql[] = { "SYSTEM_VARIABLES_ADMIN", "CONNECTION_ADMIN", "PROCESS", NULL };
+	static const char *const mysql[] = { "SYSTEM_VARIABLES_ADMIN", "CONNECTION_ADMIN", "PROCESS", "XA_RECOVER_ADMIN", NULL };
 	static const char *const mariadb[] = { "READ_ONLY ADMIN", "CONNECTION ADMIN", "PROCESS", NULL };
+	const char *const *need;
 	bool super = m->mariadb ? m->version < 101100 : true; /* SUPER has the first two in it */
 	struct vbuf grants = VBUF_INIT, missing = VBUF_INIT;
 	char own[512] = "", scheduler[16] = "";
@@ -110,9 +111,10 @@ int fence_privileges(struct my *m, struct snap_error *err)
 	if (r == 0)
 		r = my_variable(m, "event_scheduler", scheduler, sizeof(scheduler), err);
 	super = super && my_has_grant(vbuf_text(&grants), "SUPER");
-	for (const char *const *p = m->mariadb ? mariadb : mysql; r == 0 && *p; p++)
-		if (!my_has_grant(vbuf_text(&grants), *p) && !(super && strcmp(*p, "PROCESS") != 0))
-			vbuf_printf(&missing, "%s%s", missing.len ? ", " : "", *p);
+	need = m->mariadb ? mariadb : mysql;
+	for (int i = 0; r == 0 && need[i]; i++)
+		if (!my_has_grant(vbuf_text(&grants), need[i]) && !(super && i < 2))
+			vbuf_printf(&missing, "%s%s", missing.len ? ", " : "", need[i]);
 	if (r == 0 && m->mariadb && strcmp(scheduler, "ON") == 0 && !my_has_grant(vbuf_text(&grants), "SUPER"))
 		vbuf_printf(&missing, "%sSUPER (for event_scheduler)", missing.len ? ", " : "");
 	if (r == 0 && missing.len)

@@ -26,6 +26,14 @@ int fence_same_server(struct my *m, const char *record, struct snap_error *err);
 int fence_accounts(struct my *m, const char *allow, struct vbuf *found, struct snap_error *err);
 int fence_privileges(struct my *m, struct snap_error *err); /* ours: -EACCES names what is missing */
 
+/* ---- fence_xa.c ---- */
+bool fence_xa_is_a_write(const struct my *m); /* this server refuses XA COMMIT while it is read-only */
+/* The prepared ones, a line each, as XA COMMIT takes them. */
+int fence_xa(struct my *m, struct vbuf *names, unsigned *n, struct snap_error *err);
+/* *n: lines added to found, as any account could commit them. tell: those that may stay are told by o->note. */
+int fence_xa_preflight(struct my *m, const struct fence_opts *o, bool tell, struct vbuf *found, unsigned *n, struct snap_error *err);
+int fence_xa_left(struct my *m, const struct fence_opts *o, struct snap_error *err); /* no session is left. -EBUSY there are */
+
 /* ---- fence_sessions.c ---- */
 /* End what is not exempt and was there already, once. *left: how many are not gone yet; who: the first of them. */
 int fence_sessions_once(struct fence_run *f, unsigned *left, char who[128], struct snap_error *err);

@@ -57,7 +57,6 @@ static void on_note(void *arg, const char *sentence)
 
 	log_warn("%s", sentence);
 	(void)pthread_mutex_lock(&k->lock);
-	vbuf_free(&k->notes);
 	vbuf_printf(&k->notes, "note %s\n", sentence);
 	(void)pthread_mutex_unlock(&k->lock);
 }
@@ -137,7 +136,12 @@ static void turn_on(struct fence_keep *k, const char *event)
 	struct snap_error why = { 0 };
 	struct fence_opts o = opts(k);
 	bool fresh = fence_record_state(vbuf_text(&k->record)) == FENCE_OFF;
-	int r = k->side->on(k->self, &o, &k->record, &why);
+	int r;
+
+	(void)pthread_mutex_lock(&k->lock);
+	vbuf_free(&k->notes); /* of an earlier one */
+	(void)pthread_mutex_unlock(&k->lock);
+	r = k->side->on(k->self, &o, &k->record, &why);
 
 	if (r == 0) {
 		if (fresh)
@@ -210,11 +214,16 @@ static void look(struct fence_keep *k, enum stand was)
 	turn_on(k, "renewed");
 }
 
+static void on_check_note(void *arg, const char *sentence)
+{
+	vbuf_printf(arg, "check_note %s\n", sentence);
+}
+
 static void look_who(struct fence_keep *k)
 {
 	struct snap_error why = { 0 };
-	struct fence_opts o = opts(k);
-	struct vbuf found = VBUF_INIT;
+	struct vbuf found = VBUF_INIT, notes = VBUF_INIT;
+	struct fence_opts o = { .note = on_check_note, .arg = &notes };
 	int r = k->side->check(k->self, &o, &found, &why);
 	size_t n;
 
@@ -229,8 +238,10 @@ static void look_who(struct fence_keep *k)
 	}
 	if (r == 0)
 		vbuf_puts(&k->found, "check ok\n");
+	vbuf_puts(&k->found, vbuf_text(&notes));
 	(void)pthread_mutex_unlock(&k->lock);
 	vbuf_free(&found);
+	vbuf_free(&notes);
 }
 
 void fence_keep_retire(struct fence_keep *k)

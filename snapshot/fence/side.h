@@ -10,7 +10,7 @@ struct fence_side {
 	void *(*open)(const struct conf *c, struct snap_error *err); /* no I/O; NULL: -EINVAL fence.allow, -ENOMEM */
 	void (*close)(void *s); /* harmless on NULL */
 	void (*sever)(void *s); /* a call in progress ends soon */
-	/* o->allow, include_dir and persist are filled in by the side, from the configuration */
+	/* o->allow, include_dir, persist and xa_stays are filled in by the side, from the configuration */
 	int (*check)(void *s, struct fence_opts *o, struct vbuf *found, struct snap_error *err);
 	int (*on)(void *s, struct fence_opts *o, struct vbuf *record, struct snap_error *err);
 	int (*off)(void *s, struct fence_opts *o, struct vbuf *record, struct snap_error *err);

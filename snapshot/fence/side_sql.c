@@ -60,6 +60,7 @@ static void fill(const struct side *s, struct fence_opts *o)
 	o->allow = conf_str(s->conf, "fence.allow");
 	o->include_dir = conf_str(s->conf, "fence.mariadb_include");
 	o->persist = conf_bool(s->conf, "fence.persist");
+	o->xa_stays = strcmp(conf_str(s->conf, "fence.xa"), "allow") == 0;
 }
 
 static int side_check(void *self, struct fence_opts *o, struct vbuf *found, struct snap_error *err)

@@ -1,5 +1,5 @@
 /* tests/harness/fence_drive.c - the fence over a connection alone, for tests/integration/test_fence.py.
- * fence_drive DEFAULTS_FILE SOCKET RECORD_FILE ALLOW INCLUDE_DIR PERSIST MAX_MS FAIL_AT COMMAND; command: check, on, off,
+ * fence_drive DEFAULTS_FILE SOCKET RECORD_FILE ALLOW INCLUDE_DIR PERSIST XA MAX_MS FAIL_AT COMMAND; command: check, on, off,
  * verify. FAIL_AT: the record cannot be written at that time, 0: never. Prints "ended ...", "note ...", "found ..." and
  * at last "= CODE MESSAGE". */
 #include "snapshot/fence/fence.h"
@@ -50,7 +50,7 @@ int main(int argc, char **argv)
 	FILE *f;
 	int r = -EINVAL;
 
-	if (argc != 10)
+	if (argc != 11)
 		return 2;
 	w.defaults_file = argv[1];
 	w.socket = argv[2];
@@ -58,8 +58,9 @@ int main(int argc, char **argv)
 	o.allow = argv[4];
 	o.include_dir = argv[5];
 	o.persist = strcmp(argv[6], "yes") == 0;
-	o.max_ms = (uint32_t)atoi(argv[7]);
-	at.fail_at = atoi(argv[8]);
+	o.xa_stays = strcmp(argv[7], "allow") == 0;
+	o.max_ms = (uint32_t)atoi(argv[8]);
+	at.fail_at = atoi(argv[9]);
 	f = fopen(at.file, "r");
 	while (f && (n = fread(buf, 1, sizeof(buf), f)) > 0)
 		vbuf_add(&lines, buf, n);
@@ -68,15 +69,15 @@ int main(int argc, char **argv)
 	m = my_open_plain(&w, &err);
 	if (!m)
 		return 1;
-	if (strcmp(argv[9], "check") == 0)
+	if (strcmp(argv[10], "check") == 0)
 		r = fence_check(m, &o, &found, &err);
-	else if (strcmp(argv[9], "on") == 0)
+	else if (strcmp(argv[10], "on") == 0)
 		r = fence_on(m, &o, &lines, &err);
-	else if (strcmp(argv[9], "off") == 0)
+	else if (strcmp(argv[10], "off") == 0)
 		r = fence_off(m, &o, &lines, &err);
-	else if (strcmp(argv[9], "verify") == 0)
+	else if (strcmp(argv[10], "verify") == 0)
 		r = my_reach(m, &err) < 0 ? err.code : fence_verify(m, vbuf_text(&lines), &err);
-	if (r == 0 && strcmp(argv[9], "off") == 0)
+	if (r == 0 && strcmp(argv[10], "off") == 0)
 		(void)unlink(at.file);
 	for (const char *p = vbuf_text(&found), *end; *p; p = end + 1) {
 		end = strchrnul(p, '\n');

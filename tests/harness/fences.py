@@ -57,7 +57,7 @@ def grants(kind):
     """As docs/operations.md has them."""
     if kind == "mariadb":
         return ["PROCESS, READ_ONLY ADMIN, CONNECTION ADMIN, SUPER ON *.*", "SELECT ON mysql.*"]
-    return ["PROCESS, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, SYSTEM_USER, PERSIST_RO_VARIABLES_ADMIN ON *.*", "SELECT ON mysql.*",
+    return ["PROCESS, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, SYSTEM_USER, PERSIST_RO_VARIABLES_ADMIN, XA_RECOVER_ADMIN ON *.*", "SELECT ON mysql.*",
             "SELECT ON performance_schema.*"]
 
 
@@ -119,6 +119,8 @@ class Cut:
         while data := client.recv(1 << 16):
             statement = len(data) > 5 and data[3] == 0 and data[4] == 3  # COM_QUERY
             self.seen += statement
+            if statement:
+                data = self._sees(data)
             if statement and self.seen == self.nth:
                 if self.answer_lost:
                     self.lost = True  # before it is sent: _back ends the connection when the server has done it
@@ -131,6 +133,9 @@ class Cut:
         upstream.close()
 
     lost = False
+
+    def _sees(self, data):
+        return data
 
     def _back(self, upstream, client):
         try:
@@ -146,11 +151,40 @@ class Cut:
         self.listener.close()
 
 
+class Between(Cut):
+    """Calls then() in front of the nth statement that begins with `word`, which waits for it; or has the server get what
+    `instead` says in place of all those: (word, statement) pairs."""
+
+    def __init__(self, server, word="", then=None, nth=1, instead=()):
+        self.word, self.then, self.left, self.instead, self.failed = word.encode(), then, nth, instead, None
+        super().__init__(server, 0, False)
+
+    def _sees(self, data):
+        sql = data[5:]
+        if self.then and sql.startswith(self.word):
+            self.left -= 1
+            if self.left == 0:
+                try:
+                    self.then()
+                except BaseException as e:  # told by close(): this is a thread of ours
+                    self.failed = e
+        for word, other in self.instead:
+            if sql.startswith(word.encode()):
+                sql = other.encode()
+                return (len(sql) + 1).to_bytes(3, "little") + data[3:5] + sql
+        return data
+
+    def close(self):
+        super().close()
+        assert self.failed is None, self.failed
+        assert not self.then or self.left <= 0, f"no such statement: {self.word}"
+
+
 class Fence:
     """The library over a connection alone; the record is a file."""
 
     def __init__(self, server, allow="", persist=True, include=None):
-        self.server, self.allow, self.persist = server, allow, persist
+        self.server, self.allow, self.persist, self.xa = server, allow, persist, "refuse"
         self.include = server.include if include is None else include
         self.record = server.dir / "record"
         self.ended, self.notes, self.found = [], [], []
@@ -158,7 +192,7 @@ class Fence:
     def __call__(self, command, socket=None, fail_at=0, max_ms=20000):
         """The code and the sentence."""
         out = subprocess.run([str(a) for a in (DRIVER, self.server.defaults("stillfs"), socket or self.server.socket, self.record,
-                                               self.allow, self.include, "yes" if self.persist else "no", max_ms, fail_at, command)],
+                                               self.allow, self.include, "yes" if self.persist else "no", self.xa, max_ms, fail_at, command)],
                              capture_output=True, text=True, timeout=90)
         assert out.returncode == 0, out
         lines = out.stdout.splitlines()

@@ -121,6 +121,25 @@ def test_it_outlives_the_daemon_with_all_that_it_says(site):
     assert site.value("retired") is None
 
 
+def test_prepared_xa_transactions_are_named(site):
+    c = site.server.connect("app", user="app")
+    for sql in ("XA START 'left'", "INSERT INTO t (v) VALUES (6)", "XA END 'left'", "XA PREPARE 'left'"):
+        c.cursor().execute(sql)
+    c.close()
+    out = subprocess.run([STILLCTL, "-n", site.m.name, "fence", "check"], capture_output=True, text=True, timeout=60)
+    site.write("on\n")
+    if site.kind == "mysql":
+        assert out.returncode == 1 and out.stdout == "check prepared XA transaction 'left': any account can commit it\n"
+        site.wait("off")
+        assert "XA ROLLBACK it" in site.value("error") and "'left'" in site.m.last_error()["message"]
+    else:
+        assert out.returncode == 0 and out.stdout.startswith("check ok\ncheck_note fence: 1 prepared XA transaction stays")
+        site.wait("on")
+        assert "1 prepared XA transaction stays" in site.value("note")
+        site.off()
+    site.server.query("XA ROLLBACK 'left'")
+
+
 @pytest.mark.parametrize("site", ["mariadb"], indirect=True)
 def test_hard_after_the_server_is_gone_and_back(site):
     """Up over SQL; the server dies, nobody shall start it; off takes back both, and what SQL has to undo when it answers."""
