@@ -72,6 +72,8 @@ const struct conf_key opts_table[] = {
 	  "longest wait for the database lock in one try" },
 	{ "db.lock_tries", CONF_COUNT, "3", NULL, 1, 20, "N",
 	  "tries for the database lock, with a pause between in which the application runs" },
+	{ "db.lock_patience", CONF_MS, "8ms", NULL, 0, 1000, "TIME",
+	  "a lock that is not had within this is given up and tried again, before one that waits for db.lock_timeout; 0: never" },
 	{ "db.blockers", CONF_STRING, "wait:30", NULL, 0, 0, "POLICY",
 	  "what to do about what would block the lock: wait:SECONDS, refuse, kill-queries[:USER], ignore" },
 	{ "db.blocker_age", CONF_MS, "5", NULL, 100, 3600000, "SECONDS",

@@ -25,7 +25,8 @@ struct member {
 struct group {
 	struct member m[MEMBERS_MAX];
 	unsigned n;
-	uint64_t lock_began;
+	uint32_t timeout_ms; /* db.lock_timeout */
+	struct coord_lock told;
 };
 
 static const char *const order[] = { "mongodb", "mysql" };
@@ -96,6 +97,7 @@ static void *group_open(const struct door *d, struct snap_error *err)
 		snap_error_set(err, -ENOMEM, "start the engine: out of memory");
 		return NULL;
 	}
+	g->timeout_ms = (uint32_t)conf_num(d->conf, "db.lock_timeout");
 	for (bool more = true; more && r == 0;) {
 		size_t n = strcspn(p, ",+");
 
@@ -167,21 +169,24 @@ static int group_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap
 	uint64_t end = end_of(max_ms);
 	int r = 0;
 
-	g->lock_began = clock_boot_ns();
+	g->told = (struct coord_lock){ .began_ns = clock_boot_ns() };
 	for (unsigned i = 0; r == 0 && i < g->n; i++) {
-		r = g->m[i].ops->lock(g->m[i].self, left(end), lock_ms, err);
+		uint32_t ms = left(end);
+
+		/* no time for pauses in which the first is locked */
+		r = g->m[i].ops->lock(g->m[i].self, i && ms > g->timeout_ms ? g->timeout_ms : ms, lock_ms, err);
 		g->m[i].locked = r == 0;
-		if (r == 0 && i == 0 && g->m[i].ops->lock_began)
-			g->lock_began = g->m[i].ops->lock_began(g->m[i].self);
+		if (i == 0 && g->m[i].ops->lock_told)
+			g->m[i].ops->lock_told(g->m[i].self, &g->told);
 	}
 	if (r < 0)
 		(void)group_unlock(g, max_ms, err); /* err holds why the lock failed */
 	return r;
 }
 
-static uint64_t group_lock_began(void *self)
+static void group_lock_told(void *self, struct coord_lock *out)
 {
-	return ((const struct group *)self)->lock_began;
+	*out = ((const struct group *)self)->told;
 }
 
 static int group_position(void *self, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
@@ -290,7 +295,7 @@ const struct coord_ops coord_group = {
 	.close = group_close,
 	.preflight = group_preflight,
 	.lock = group_lock,
-	.lock_began = group_lock_began,
+	.lock_told = group_lock_told,
 	.position = group_position,
 	.unlock = group_unlock,
 	.sever = group_sever,

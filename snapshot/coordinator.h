@@ -11,6 +11,16 @@
 
 #include "base/door.h"
 
+/* What lock() may spend, besides db.lock_timeout, on tries that it gives up soon (db.lock_patience). */
+#define COORD_TRIES_MS 2000u
+
+/* How the last lock() went. */
+struct coord_lock {
+	uint64_t began_ns; /* CLOCK_BOOTTIME: when it began to make others wait, in the try that succeeded */
+	unsigned given_up; /* tries that made others wait and were given up before it */
+	uint64_t longest_ns; /* the longest of these, from the statement that made others wait until all was released again */
+};
+
 struct coord_ops {
 	const char *name;
 	/* required */
@@ -20,12 +30,13 @@ struct coord_ops {
 	 * privileges, and that each path the server writes is on our mounts. -EACCES privileges, -EXDEV
 	 * paths elsewhere (all are listed), -ECONNREFUSED/-ETIMEDOUT server. */
 	int (*preflight)(void *c, uint32_t max_ms, struct snap_error *err);
-	/* Take the lock. lock_ms: how long it may be held at the most; the server is told.
+	/* Take the lock. lock_ms: how long it may be held at the most; the server is told. What max_ms leaves above
+	 * db.lock_timeout may go into short tries, between which nothing is held.
 	 * -EAGAIN not got in time (nothing is held then). */
 	int (*lock)(void *c, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err);
-	/* optional: when the last lock() that succeeded began to make others wait: what it did before, to be ready, is
-	 * no part of it. CLOCK_BOOTTIME, ns. Database thread. Without it: when lock() was called. */
-	uint64_t (*lock_began)(void *c);
+	/* optional: of the last lock(), also of one that failed. What it did before others had to wait, to be ready, is no
+	 * part of it. Database thread, or after lock() has returned. Without it: began when lock() was called. */
+	void (*lock_told)(void *c, struct coord_lock *out);
 	/* Under the lock: engine log flush where needed, then the position as "key value\n" lines
 	 * (binlog_file, binlog_pos, gtid_binlog_pos, gtid_current_pos, gtid_slave_pos, server_uuid or server_id,
 	 * server_version, lock_method, ...). When commits are not blocked from its reading on, the

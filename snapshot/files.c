@@ -69,6 +69,11 @@ ATTR(hold_ms, {
 	put_ms(out, s->hold_ms);
 	vbuf_puts(out, "\n");
 })
+ATTR(lock_given_up, {
+	vbuf_printf(out, "%u ", s->given_up);
+	put_ms(out, s->given_up_ms);
+	vbuf_puts(out, "\n");
+})
 ATTR(progress, {
 	vbuf_printf(out, "%u\n", s->progress);
 	if (*s->detail)
@@ -207,6 +212,8 @@ void files_render_last(struct engine *e, const struct set *s)
 	put_ms(b, s->lock_ms);
 	vbuf_puts(b, "\nhold_ms ");
 	put_ms(b, s->hold_ms);
+	vbuf_printf(b, "\nlock_given_up %u ", s->given_up);
+	put_ms(b, s->given_up_ms);
 	vbuf_printf(b, "\nvolumes %u\nsize %llu\n%s", s->volumes, (unsigned long long)s->size_b, s->position);
 	if (*s->error)
 		vbuf_printf(b, "last_error %s\n", s->error);
@@ -308,6 +315,7 @@ const struct engine_file engine_set_files[] = {
 	{ "position", show_position, NULL },
 	{ "lock_ms", show_lock_ms, NULL },
 	{ "hold_ms", show_hold_ms, NULL },
+	{ "lock_given_up", show_lock_given_up, NULL },
 	{ "volumes", show_volumes, NULL },
 	{ "size", show_size, NULL },
 	{ "verified", verify_render_set, NULL },

@@ -35,6 +35,8 @@ void metrics_set(struct metrics *m, const struct set *s)
 		m->failed++;
 	observe(&m->lock, s->lock_ms);
 	observe(&m->hold, s->hold_ms);
+	m->given_up += s->given_up;
+	observe(&m->given_up_s, s->given_up_ms);
 	observe(&m->stall, s->hold_ms < 0 ? -1 : s->hold_ms + (s->drain_ms > 0 ? s->drain_ms : 0));
 }
 
@@ -133,6 +135,10 @@ void engine_metrics(struct engine *e, struct vbuf *out)
 		    (unsigned long long)m->complete, e->door.name, (unsigned long long)m->failed);
 	put_one(e, out, "snapshot_running", "gauge", "1 while a snapshot is before its consistency point.", e->running != NULL);
 	put_histogram(e, out, "lock_seconds", "How long the database was locked.", &m->lock);
+	put_one(e, out, "lock_given_up_total", "counter", "Tries for the lock that were given up because it was not had soon.",
+		(double)m->given_up);
+	put_histogram(e, out, "lock_given_up_seconds", "The longest hold-up by a try that was given up, of each snapshot with one.",
+		      &m->given_up_s);
 	put_histogram(e, out, "hold_seconds", "How long the gate was closed, from drained to open.", &m->hold);
 	put_histogram(e, out, "stall_seconds", "How long a write could be held up: drain and hold.", &m->stall);
 	put_one(e, out, "fence", "gauge", "1 while clients of the database are fenced, or to be.", strcmp(fence_keep_state(e->fence), "off") != 0);

@@ -13,8 +13,8 @@ struct histogram {
 };
 
 struct metrics {
-	uint64_t complete, failed;
-	struct histogram lock, hold, stall;
+	uint64_t complete, failed, given_up;
+	struct histogram lock, hold, stall, given_up_s;
 };
 
 /* A set is complete or has failed. Failed ones count for the times they had. */

@@ -225,6 +225,8 @@ static int my_preflight(void *self, uint32_t max_ms, struct snap_error *err)
 		r = my_check_role(m, err);
 	if (r == -EACCES)
 		my_disconnect(m); /* what is granted now is for new sessions */
+	if (r == 0)
+		my_patience_warm(m);
 	vbuf_free(&m->layout);
 	return r < 0 ? r : my_read_layout(m, &m->layout, err);
 }
@@ -265,6 +267,13 @@ static int my_examine(void *self, uint32_t max_ms, struct vbuf *out, struct snap
 			bad++;
 		}
 	}
+	my_patience_warm(m);
+	if (m->second->c) {
+		vbuf_puts(out, "ok a lock that takes long can be given up\n");
+	} else if (strcmp(m->impatient, "off") != 0) {
+		vbuf_printf(out, "bad db.lock_patience: a second connection: %s\n", m->impatient);
+		bad++;
+	}
 	why = (struct snap_error){ 0 };
 	vbuf_free(&m->blockers);
 	if (m->method != MY_NONE && my_blockers(m, false, &why) < 0) {
@@ -283,6 +292,7 @@ static void my_status(void *self, struct vbuf *out)
 	(void)pthread_mutex_lock(&m->lock);
 	vbuf_printf(out, "db_server %s\ndb_connection %s\n", m->text[0] ? m->text : "not contacted yet",
 		    m->sock >= 0 ? "open" : "closed");
+	vbuf_printf(out, "db_lock_patience %s\n", m->impatient[0] ? m->impatient : "on");
 	(void)pthread_mutex_unlock(&m->lock);
 }
 
@@ -300,7 +310,10 @@ static void *my_open(const struct door *d, struct snap_error *err)
 	m->w = (struct my_where){ .defaults_file = conf_str(d->conf, "db.defaults_file"), .socket = conf_str(d->conf, "db.socket"),
 				  .tls = conf_str(d->conf, "db.tls"), .host = "", .connect_s = CONNECT_S,
 				  .io_s = IO_S + seconds_up(conf_num(d->conf, "db.lock_timeout")) };
-	if (my_parse_blockers(m, err) < 0) {
+	(void)snprintf(m->impatient, sizeof(m->impatient), "not tried yet");
+	m->second = my_open_plain(&m->w, err);
+	if (!m->second || my_parse_blockers(m, err) < 0) {
+		my_close_plain(m->second);
 		free(m);
 		return NULL;
 	}
@@ -313,6 +326,7 @@ static void my_close(void *self)
 	struct my *m = self;
 
 	my_disconnect(m);
+	my_close_plain(m->second);
 	vbuf_free(&m->blockers);
 	vbuf_free(&m->journal);
 	vbuf_free(&m->layout);
@@ -327,7 +341,7 @@ const struct coord_ops coord_mysql = {
 	.close = my_close,
 	.preflight = my_preflight,
 	.lock = my_lock,
-	.lock_began = my_lock_began,
+	.lock_told = my_lock_told,
 	.position = my_position,
 	.unlock = my_unlock,
 	.sever = my_sever,

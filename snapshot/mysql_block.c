@@ -70,16 +70,10 @@ static bool blocks(const struct my *m, const char *info)
 
 static int kill_one(struct my *m, const char *id, struct found *f, struct snap_error *err)
 {
-	char sql[64];
-	int r;
+	bool killed;
+	int r = my_kill_query(m, id, "end a statement that would block the lock", &killed, err);
 
-	(void)snprintf(sql, sizeof(sql), "KILL QUERY %.20s", id);
-	r = my_exec(m, sql, "end a statement that would block the lock", err);
-	if (r < 0 && mysql_errno(m->c) == 1094) { /* no such thread: it has ended by itself */
-		snap_error_clear(err);
-		return 0;
-	}
-	f->killed += r == 0;
+	f->killed += killed;
 	return r;
 }
 

@@ -111,6 +111,8 @@ void my_sever(void *self)
 	if (m->sock >= 0)
 		(void)shutdown(m->sock, SHUT_RDWR); /* the server sees the end and drops the lock */
 	(void)pthread_mutex_unlock(&m->lock);
+	if (m->second)
+		my_sever(m->second);
 }
 
 struct my *my_open_plain(const struct my_where *w, struct snap_error *err)

@@ -1,5 +1,5 @@
 /* snapshot/mysql_int.h - shared by the files of the MySQL coordinator: mysql.c (statements, preflight), mysql_conn.c
- * (connection), mysql_lock.c, mysql_pos.c (position), mysql_block.c (what would block the lock), mysql_replica.c (what
+ * (connection), mysql_lock.c, mysql_patience.c (giving a statement up), mysql_pos.c (position), mysql_block.c (what would block the lock), mysql_replica.c (what
  * is changed around the hold), mysql_role.c (semi-sync, groups, clusters), mysql_check.c (privileges and paths),
  * mysql_tls.c; and by what acts on a server alone (fence/). Private to them; one thread at a time. */
 #ifndef STILLFS_SNAPSHOT_MYSQL_INT_H
@@ -32,7 +32,10 @@ struct my {
 	unsigned version; /* 101119 = 10.11.19 */
 	enum my_method method;
 	bool locked, instance_locked;
-	uint64_t lock_began; /* ns: when the statement was sent that makes others wait */
+	struct coord_lock told; /* began: when the statement was sent that makes others wait */
+	struct my *second; /* a connection by itself that ends what this one waits for; never NULL in a coordinator's */
+	char id[24]; /* of this session at the server, for the second */
+	char impatient[SNAP_ERROR_MAX]; /* why nothing can be given up; "" when it can. mutex */
 	enum my_policy policy; /* of db.blockers */
 	uint32_t wait_ms;
 	char kill_user[80]; /* "" any */
@@ -40,7 +43,7 @@ struct my {
 	struct vbuf journal; /* what is changed now: "applier CHANNEL", "desync", "lazy_log" */
 	int peer_pid; /* of the server on a Unix socket, 0: unknown */
 	_Atomic bool severed;
-	pthread_mutex_t lock; /* sock, text */
+	pthread_mutex_t lock; /* sock, text, impatient */
 	int sock; /* for sever; -1 */
 	char text[128]; /* for status */
 	struct vbuf layout; /* of the last preflight */
@@ -78,8 +81,20 @@ void my_sever(void *self);
 
 /* ---- mysql_lock.c ---- */
 int my_lock(void *self, uint32_t max_ms, uint32_t lock_ms, struct snap_error *err);
-uint64_t my_lock_began(void *self);
+void my_lock_told(void *self, struct coord_lock *out);
 int my_unlock(void *self, uint32_t max_ms, struct snap_error *err);
+
+/* ---- mysql_patience.c ---- */
+/* Gate open, nothing held: connect the second connection, to the same server. When that fails, m->impatient says why, and
+ * nothing is given up. */
+void my_patience_warm(struct my *m);
+bool my_patience_ready(struct my *m); /* just before the lock: does it stand still? */
+/* Run a statement that makes others wait, and gives no rows. until_ns: CLOCK_BOOTTIME when it is given up, 0: never.
+ * -EAGAIN with *given_up: it was ended by us, and what it had taken is to be released. 0: granted, also just after we asked
+ * for its end, of which nothing is left. */
+int my_ask(struct my *m, const char *sql, const char *what, uint64_t until_ns, bool *given_up, struct snap_error *err);
+/* End the statement of a session, by its id. 0 also when that session is gone. */
+int my_kill_query(struct my *m, const char *id, const char *what, bool *killed, struct snap_error *err);
 
 /* ---- mysql_pos.c ---- */
 /* What was committed is in the engines' logs afterwards, also of servers that do not flush at each commit. */

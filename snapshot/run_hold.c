@@ -54,11 +54,34 @@ static void do_trigger(struct job *j)
 	FAULT("hold.triggered");
 }
 
+/* What the last try of ours came to: when others began to wait, and what it had given up before. Not after a call that
+ * was cut off. */
+static void note_lock(struct run *r)
+{
+	struct engine *e = r->e;
+	struct coord_lock told = { .began_ns = r->lock_ns };
+	double ms;
+
+	if (r->call_late || !e->coord->lock_told)
+		return;
+	e->coord->lock_told(e->coord_self, &told);
+	r->lock_ns = told.began_ns;
+	if (!told.given_up)
+		return;
+	ms = (double)told.longest_ns / 1e6;
+	(void)pthread_mutex_lock(&e->lock);
+	r->s->given_up += told.given_up;
+	r->s->given_up_ms = ms > r->s->given_up_ms ? ms : r->s->given_up_ms;
+	(void)pthread_mutex_unlock(&e->lock);
+	run_note(r, "lock_given_up", ms);
+}
+
 static int step_lock(struct run *r)
 {
 	struct engine *e = r->e;
 	const struct conf *c = e->door.conf;
-	uint32_t max = (uint32_t)conf_num(c, "db.lock_timeout"), ret_ms = max + 1000;
+	uint32_t max = (uint32_t)conf_num(c, "db.lock_timeout") + (conf_num(c, "db.lock_patience") ? COORD_TRIES_MS : 0);
+	uint32_t ret_ms = max + 1000;
 	uint64_t tries = conf_num(c, "db.lock_tries"), t;
 	struct job *j;
 	int ret;
@@ -74,6 +97,7 @@ static int step_lock(struct run *r)
 		if (r->call_late)
 			e->coord->sever(e->coord_self);
 		job_drop(e->db_exec, j);
+		note_lock(r);
 		if (ret != -EAGAIN || i + 1 >= tries || run_aborted(r))
 			break;
 		snap_error_clear(r->err);
@@ -85,8 +109,6 @@ static int step_lock(struct run *r)
 	r->locked = ret == 0;
 	if (ret < 0)
 		return r->err->code ? r->err->code : ret;
-	if (e->coord->lock_began)
-		r->lock_ns = e->coord->lock_began(e->coord_self);
 	run_note(r, "locked", run_ms_since(r->lock_ns));
 	FAULT("hold.locked");
 	t = clock_boot_ns();

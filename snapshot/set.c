@@ -53,7 +53,7 @@ struct set *set_new(void)
 
 	if (!s)
 		return NULL;
-	s->lock_ms = s->hold_ms = s->drain_ms = s->presync_ms = -1;
+	s->lock_ms = s->hold_ms = s->drain_ms = s->presync_ms = s->given_up_ms = -1;
 	if (set_text(&s->description, "") < 0 || set_text(&s->tags, "") < 0 ||
 	    set_text(&s->position, "") < 0 || set_text(&s->error, "") < 0 || set_text(&s->detail, "") < 0 ||
 	    set_text(&s->layout, "") < 0 || set_text(&s->verified_note, "") < 0) {
@@ -132,6 +132,8 @@ void set_json(const struct set *s, struct vbuf *out)
 	json_object_object_add(o, "leftover", json_object_new_boolean(s->leftover));
 	if (s->orphan)
 		json_object_object_add(o, "orphan", json_object_new_boolean(true));
+	json_object_object_add(o, "lock_given_up", json_object_new_int((int)s->given_up));
+	put_ms(o, "lock_given_up_ms", s->given_up_ms);
 	vbuf_puts(out, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
 }
@@ -204,6 +206,8 @@ static int fill(struct set *s, struct json_object *o)
 	s->hold_ms = get_ms(o, "hold_ms");
 	s->drain_ms = get_ms(o, "drain_ms");
 	s->presync_ms = get_ms(o, "presync_ms");
+	s->given_up = (unsigned)json_object_get_int(json_object_object_get(o, "lock_given_up"));
+	s->given_up_ms = get_ms(o, "lock_given_up_ms");
 	s->error_code = json_object_get_int(json_object_object_get(o, "error_code"));
 	for (size_t i = 0; i < sizeof(verified_names) / sizeof(verified_names[0]); i++)
 		if (strcmp(get_str(o, "verified"), verified_names[i]) == 0)

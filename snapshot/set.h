@@ -37,6 +37,8 @@ struct set {
 	unsigned volumes;
 	uint64_t size_b;
 	double lock_ms, hold_ms, drain_ms, presync_ms; /* < 0: did not happen */
+	unsigned given_up; /* tries for the lock that made others wait and were given up */
+	double given_up_ms; /* the longest of them; < 0: none */
 	char provider[16], db[16];
 	char *description; /* these: malloc'ed, never NULL */
 	char *tags; /* "key:value" lines */

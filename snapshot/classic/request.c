@@ -25,6 +25,7 @@ static const struct conf_key db_keys[] = {
 	{ "db.tls", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock_timeout", CONF_MS, "500ms", NULL, 1, 3600000, "", "" },
+	{ "db.lock_patience", CONF_MS, "0", NULL, 0, 1000, "", "" },
 	{ "db.blockers", CONF_STRING, "wait:30", NULL, 0, 0, "", "" },
 	{ "db.blocker_age", CONF_MS, "5", NULL, 100, 3600000, "", "" },
 	{ "db.stop_replica", CONF_STRING, "no", NULL, 0, 0, "", "" },

@@ -1,6 +1,6 @@
 /* tests/harness/coord_drive.c - one coordinator, driven by lines on stdin: for the conformance suite (test_coordinators.py).
  * coord_drive NAME STATE_DIR [KEY=VALUE]...; commands: preflight MS, prepare SET MS, lock MS LOCK_MS, position MS,
- * unlock MS, finish RESULT MS, recover MS, examine MS, sever AFTER_MS (another thread cuts the next call), status.
+ * told (how the last lock went), unlock MS, finish RESULT MS, recover MS, examine MS, sever AFTER_MS (another thread cuts the next call), status.
  * Answers: lines of text with a blank in front, then "= CODE MS MESSAGE". Ends at the end of its input, by close. */
 #include "snapshot/coordinator.h"
 #include "tests/harness/drive_answer.h"
@@ -22,6 +22,7 @@ static const struct conf_key table[] = {
 	{ "db.tls", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock", CONF_STRING, "auto", NULL, 0, 0, "", "" },
 	{ "db.lock_timeout", CONF_MS, "2", NULL, 100, 30000, "", "" },
+	{ "db.lock_patience", CONF_MS, "8ms", NULL, 0, 1000, "", "" },
 	{ "db.blockers", CONF_STRING, "wait:30", NULL, 0, 0, "", "" },
 	{ "db.blocker_age", CONF_MS, "5", NULL, 100, 3600000, "", "" },
 	{ "db.stop_replica", CONF_STRING, "auto", NULL, 0, 0, "", "" },
@@ -71,6 +72,7 @@ static int call(char *line, struct vbuf *out, struct snap_error *err)
 	const struct coord_ops *c = &COORDINATOR;
 	char word[16] = "", set[64] = "";
 	unsigned a = 5000, b = 5000;
+	struct coord_lock told;
 
 	(void)sscanf(line, "%15s", word);
 	if (strcmp(word, "prepare") == 0) {
@@ -82,6 +84,11 @@ static int call(char *line, struct vbuf *out, struct snap_error *err)
 		return c->preflight(at.self, a, err);
 	if (strcmp(word, "lock") == 0)
 		return c->lock(at.self, a, b, err);
+	if (strcmp(word, "told") == 0) {
+		c->lock_told(at.self, &told);
+		vbuf_printf(out, "given_up %u\nlongest_ms %g\n", told.given_up, (double)told.longest_ns / 1e6);
+		return 0;
+	}
 	if (strcmp(word, "position") == 0)
 		return c->position(at.self, a, out, err);
 	if (strcmp(word, "unlock") == 0)

@@ -113,6 +113,8 @@ struct fake_world {
 	bool cut; /* the connection that locked was severed */
 	uint64_t severed, gate_deadline, gate_gen;
 	uint64_t lock_began; /* all that a test does inside ON_LOCK is over then */
+	unsigned given_up; /* what lock tells of its tries */
+	uint64_t given_up_ns;
 	int prov_calls, db_calls; /* in progress */
 	char data[64][33]; /* ids the provider has something of */
 	char data_name[64][DOOR_NAME_MAX + 1];

@@ -31,6 +31,7 @@ static const struct conf_key table[] = {
 	{ "hook.locked", CONF_PATH, "", NULL, 0, 0, "", "" },
 	{ "hook.post", CONF_PATH, "", NULL, 0, 0, "", "" },
 	{ "db.lock_timeout", CONF_MS, "2", NULL, 100, 30000, "", "" },
+	{ "db.lock_patience", CONF_MS, "8ms", NULL, 0, 1000, "", "" },
 	{ "db.lock_tries", CONF_COUNT, "3", NULL, 1, 20, "", "" },
 	{ NULL, CONF_STRING, NULL, NULL, 0, 0, NULL, NULL },
 };

@@ -237,14 +237,11 @@ static int coord_lock(void *c, uint32_t max_ms, uint32_t lock_ms, struct snap_er
 	return answer(r, "lock", err);
 }
 
-static uint64_t coord_lock_began(void *c)
+static void coord_lock_told(void *c, struct coord_lock *out)
 {
-	uint64_t ns;
-
 	fake_lock_world();
-	ns = fake.lock_began;
+	*out = (struct coord_lock){ fake.lock_began, fake.given_up, fake.given_up_ns };
 	fake_unlock_world();
-	return ns;
 }
 
 static int coord_position(void *c, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
@@ -291,7 +288,7 @@ static const struct coord_ops coord_fake = {
 	.close = free,
 	.preflight = coord_preflight,
 	.lock = coord_lock,
-	.lock_began = coord_lock_began,
+	.lock_told = coord_lock_told,
 	.position = coord_position,
 	.unlock = coord_unlock,
 	.sever = coord_sever,

@@ -436,7 +436,7 @@ static void every_text_survives_the_record(void **state)
 		s->created = (struct timespec){ 1893456000, 999999999 };
 		s->size_b = UINT64_MAX;
 		s->lock_ms = 0;
-		s->hold_ms = 0.125;
+		s->hold_ms = 0.125, s->given_up = 3;
 		s->error_code = -ETIMEDOUT;
 		assert_int_equal(set_text(&s->description, nasty[i]), 0);
 		assert_int_equal(set_text(&s->tags, nasty[i]), 0);
@@ -458,7 +458,7 @@ static void every_text_survives_the_record(void **state)
 		assert_true(back->size_b == UINT64_MAX);
 		assert_true(back->lock_ms >= 0 && back->lock_ms <= 0);
 		assert_true(back->hold_ms > 0.1249 && back->hold_ms < 0.1251);
-		assert_true(back->drain_ms < 0); /* did not happen */
+		assert_true(back->drain_ms < 0 && back->given_up == 3 && back->given_up_ms < 0); /* < 0: did not happen */
 		assert_int_equal(back->error_code, -ETIMEDOUT);
 		set_free(s);
 		set_free(back);

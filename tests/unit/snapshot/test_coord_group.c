@@ -9,6 +9,7 @@
 
 static const struct conf_key table[] = {
 	{ "db", CONF_STRING, "mysql,mongodb", NULL, 0, 0, "", "" },
+	{ "db.lock_timeout", CONF_MS, "2", NULL, 100, 30000, "", "" },
 	{ "hook.pre", CONF_PATH, "", NULL, 0, 0, "", "" },
 	{ "hook.locked", CONF_PATH, "/some/hook", NULL, 0, 0, "", "" },
 	{ "hook.post", CONF_PATH, "", NULL, 0, 0, "", "" },
@@ -21,6 +22,8 @@ static struct {
 	const char *fails;
 	int code;
 	int open;
+	uint32_t lock_ms[3]; /* given to each lock */
+	unsigned locks;
 } at;
 
 static int call(const char *who, const char *what, struct snap_error *err)
@@ -51,11 +54,12 @@ static void part_close(void *self)
 	}                                                                                                             \
 	static int who##_lock(void *c, uint32_t ms, uint32_t lock_ms, struct snap_error *err)                         \
 	{                                                                                                             \
+		at.lock_ms[at.locks++ % 3] = ms;                                                                      \
 		return call(#who, "lock", err);                                                                       \
 	}                                                                                                             \
-	static uint64_t who##_lock_began(void *c)                                                                     \
+	static void who##_lock_told(void *c, struct coord_lock *out)                                                  \
 	{                                                                                                             \
-		return 1000 + strlen(#who);                                                                           \
+		*out = (struct coord_lock){ 1000 + strlen(#who), (unsigned)strlen(#who), 7 };                         \
 	}                                                                                                             \
 	static int who##_position(void *c, uint32_t ms, struct vbuf *out, struct snap_error *err)                     \
 	{                                                                                                             \
@@ -83,7 +87,7 @@ static void part_close(void *self)
 	}                                                                                                             \
 	static const struct coord_ops who##_ops = {                                                                   \
 		.name = #who, .open = who##_open, .close = part_close, .preflight = who##_preflight,                  \
-		.lock = who##_lock, .lock_began = who##_lock_began, .position = who##_position, .unlock = who##_unlock, .sever = who##_sever,         \
+		.lock = who##_lock, .lock_told = who##_lock_told, .position = who##_position, .unlock = who##_unlock, .sever = who##_sever,         \
 		.status = who##_status, .prepare = who##_prepare, .finish = who##_finish,                             \
 	}
 
@@ -154,12 +158,19 @@ static void the_order_is_fixed_whatever_the_option_says(void **state)
 	vbuf_free(&out);
 }
 
-static void the_lock_began_with_the_first_of_them(void **state)
+/* Only the first may let the application run between tries: the others would do so with the first one locked. */
+static void the_first_of_them_tells_and_has_the_time_for_tries(void **state)
 {
 	struct rig *r = *state;
+	struct coord_lock told;
 
-	assert_int_equal(coord_group.lock(r->self, 1000, 1000, &r->err), 0);
-	assert_int_equal(coord_group.lock_began(r->self), 1000 + strlen("mongodb"));
+	assert_int_equal(coord_group.lock(r->self, 4000, 1000, &r->err), 0);
+	assert_true(at.lock_ms[0] > 2000);
+	assert_int_equal(at.lock_ms[1], 2000); /* db.lock_timeout */
+	assert_int_equal(at.lock_ms[2], 2000);
+	coord_group.lock_told(r->self, &told);
+	assert_int_equal(told.began_ns, 1000 + strlen("mongodb"));
+	assert_int_equal(told.given_up, strlen("mongodb"));
 	assert_int_equal(coord_group.unlock(r->self, 1000, &r->err), 0);
 }
 
@@ -235,7 +246,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_order_is_fixed_whatever_the_option_says, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_lock_began_with_the_first_of_them, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_first_of_them_tells_and_has_the_time_for_tries, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_second_lock_that_fails_releases_the_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_lock_fails_the_set_and_the_others_are_released, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failed_prepare_is_finished_for_those_that_began, setup, teardown),

@@ -92,7 +92,7 @@ static void every_wait_has_its_time(void **state)
 	assert_int_equal(close.a, 250);
 	assert_int_equal(close.b, 50000);
 	assert_in_range(trigger.a, 1, 49900); /* ends before the gate's own deadline */
-	assert_int_equal(lock.a, 3000);
+	assert_int_equal(lock.a, 3000 + COORD_TRIES_MS);
 	assert_int_equal(lock.b, 250 + 1500); /* told to the server: drain, and a moment */
 	assert_in_range(fake_at(fake_begin(ON_PRESYNC, 0)).a, 1, 60000);
 	assert_in_range(fake_at(fake_begin(ON_SYNC, 0)).a, 1, 49900);

@@ -286,10 +286,31 @@ static void views_come_in_order_of_creation_and_one_by_one_with_their_data(void 
 	assert_int_equal(engine_each_set(r->e, NULL, NULL), 3);
 }
 
+static void tries_that_were_given_up_are_recorded_and_counted(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r);
+	take(r, "one", "");
+	assert_shows(r, "one", "lock_given_up", "0 -\n");
+	fake.given_up = 2;
+	fake.given_up_ns = 9500000;
+	fake_fail_once(ON_LOCK, -EAGAIN);
+	take(r, "two", "");
+	assert_shows(r, "two", "lock_given_up", "4 9.5\n"); /* those of a lock that was not had, too */
+	assert_shows(r, "two", "log", "lock_given_up 9.500 ms\n");
+	assert_shows(r, NULL, "list.json", "\"lock_given_up\":4,\"lock_given_up_ms\":9.500,");
+	assert_shows(r, NULL, "snapshot", "lock_given_up 4 9.5\n");
+	fake_conf(&r->f, "db.lock_patience", "0");
+	take(r, "three", "");
+	assert_int_equal(fake_at(fake_begin(ON_LOCK, 3)).a, 2000); /* no time for tries that are not made */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
+		T(tries_that_were_given_up_are_recorded_and_counted),
 		T(the_newest_complete_set_is_the_floor),
 		T(a_pinned_set_stays),
 		T(a_deleted_set_is_gone_at_once_and_its_data_later),
