@@ -61,11 +61,16 @@ class Site:
         more = ["--auto-increment-increment=2", f"--auto-increment-offset={i}"]
         if self.kind is MariaDB:
             more += [f"--gtid-domain-id={i}"]
+        more += self.more()
         data = self.datadir(i)
         kind = {MariaDB: fences.Included, MySQL: fences.Persisting}[self.kind]  # what is persisted counts
         s = kind(self.dir / f"s{i}", data, i, options=[*replication.options(self.kind, port), *more])
         s.port = port
         return s.start()
+
+    def more(self):
+        """Options of both servers."""
+        return []
 
     def datadir(self, i):
         data = self.dir / f"data{i}"
@@ -145,10 +150,10 @@ class Site:
 
 class Clients:
     """Threads that insert over connections they keep. They go to where `target` leads, and look there anew when a statement
-    fails. Each acknowledged row is kept, with the server that acknowledged it and when."""
+    fails. Each acknowledged row is kept, with the server that acknowledged it and when. tags: of MySQL's GTIDs, in turn."""
 
-    def __init__(self, site, threads=4):
-        self.site, self.target, self.ended = site, site.a, threading.Event()
+    def __init__(self, site, threads=4, tags=()):
+        self.site, self.target, self.ended, self.tags = site, site.a, threading.Event(), tags
         self.acked, self.attempts, self.lock = [], 0, threading.Lock()
         self.gaps = {}
         self.threads = [threading.Thread(target=self._work, args=(i,), daemon=True) for i in range(threads)]
@@ -170,6 +175,9 @@ class Clients:
                 n += 1
                 self.attempts += 1
                 with c.cursor() as cursor:
+                    if self.tags:
+                        tag = self.tags[n % len(self.tags)]
+                        cursor.execute("SET gtid_next=%s", (f"AUTOMATIC:{tag}" if tag else "AUTOMATIC",))
                     cursor.execute("INSERT INTO a (client, n) VALUES (%s, %s)", (i, n))
                     row = cursor.lastrowid
             except (pymysql.Error, OSError):

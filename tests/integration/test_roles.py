@@ -3,9 +3,7 @@
 `tests/run --all` (STILLFS_ALL) runs every role and the matrix of flush and sync settings; else one of each kind.
 """
 
-import contextlib
 import os
-import random
 import shutil
 import threading
 
@@ -13,120 +11,15 @@ import pytest
 
 import replication
 from mariadb import MariaDB
-from mysql import MySQL, mysql_root
-from stillfs import Mount, Scratch, run, wait_for
+from mysql import MySQL
+from roles import Load, assert_equals_the_record, clone_of, follow, schema, site, take
+from stillfs import wait_for
 
 ALL = bool(os.environ.get("STILLFS_ALL"))
 ROLES = [(k, r) for k in (MariaDB, MySQL) for r in ("primary", "replica", "master-master", "read-only replica")] if ALL else \
     [(MariaDB, "primary"), (MySQL, "replica")]
 MATRIX = [(f, s, where) for f in (0, 1, 2) for s in (0, 1) for where in ("inside", "outside")]
 MATRIX = [(k, *row) for k in (MariaDB, MySQL) for row in MATRIX] if ALL else [(MariaDB, 0, 0, "outside")]
-
-
-class Load:
-    """Autoincrement inserts, deletes and counter updates."""
-
-    def __init__(self, server, threads=3):
-        self.server, self.ended, self.error, self.n = server, threading.Event(), [], 0
-        self.threads = [threading.Thread(target=self._work, args=(i,), daemon=True) for i in range(threads)]
-        for t in self.threads:
-            t.start()
-
-    def _work(self, i):
-        rnd = random.Random(i)
-        try:
-            c = self.server.connect("t")
-            with c.cursor() as cursor:
-                while not self.ended.is_set():
-                    cursor.execute("INSERT INTO a (v) VALUES (%s)", (rnd.randrange(1000),))
-                    cursor.execute("UPDATE counters SET n = n + 1 WHERE id = %s", (i,))
-                    if rnd.random() < 0.3:
-                        cursor.execute("DELETE FROM a WHERE id = %s", (cursor.lastrowid,))
-                    self.n += 1
-            c.close()
-        except Exception as e:  # noqa: BLE001 - raised by stop()
-            self.error.append(e)
-
-    def run_for(self, more, within_s=20):
-        goal = self.n + more
-        wait_for("load", lambda: self.n >= goal or self.error, within_s)
-
-    def stop(self):
-        self.ended.set()
-        for t in self.threads:
-            t.join(20)
-        if self.error:
-            raise self.error[0]
-
-
-def schema(server, offset=0):
-    server.query("CREATE DATABASE t")
-    server.query("CREATE TABLE t.a (id INT AUTO_INCREMENT PRIMARY KEY, v INT)")
-    server.query("CREATE TABLE t.counters (id INT PRIMARY KEY, n INT)")
-    server.query("INSERT INTO t.counters VALUES (0,0),(1,0),(2,0)")
-
-
-@contextlib.contextmanager
-def site(kind, extra=(), **options):
-    """A mount, and a function that makes servers that all end before it does."""
-    if kind is MySQL:
-        mysql_root()
-    scratch = Scratch(size_mb=1500)
-    with contextlib.ExitStack() as stack:
-        stack.callback(scratch.close)
-        m = Mount(scratch, start=False, db="mysql", db__socket=scratch.dir / "a" / "sock", db__blocker_age=60, **options)
-        stack.callback(m.close)
-        m.start()
-
-        def make(name, datadir, server_id, install=True, more=()):
-            port = replication.free_port()
-            datadir.mkdir(exist_ok=True)
-            s = kind(scratch.dir / name, datadir, server_id, install=install,
-                     options=[*replication.options(kind, port), *extra, *more])
-            s.port = port
-            stack.callback(s.close)
-            s.start()
-            return s
-        yield m, make, scratch
-
-
-def take(m, name="one"):
-    assert m.write("snapshot", f"{name}\n") == 0, m.last_error()
-    m.wait_state(name, "complete", 40)
-    return dict(line.split(" ", 1) for line in m.read(f"snapshots/{name}/position").splitlines())
-
-
-def clone_of(m, scratch, sub):
-    clone = scratch.fs / "restored"
-    run("cp", "-a", "--reflink=always", os.readlink(m.control / "snapshots" / "one" / "data"), clone)
-    data = clone / sub
-    with contextlib.suppress(FileNotFoundError):
-        (data / "auto.cnf").unlink()  # a server of its own
-    return data
-
-
-def assert_equals_the_record(clone, position, outside=False):
-    mysql = isinstance(clone, MySQL)
-    if not outside:
-        # the restarted server begins another file; the last before it ends where the record says
-        sizes = {row[0]: int(row[1]) for row in clone.query("SHOW BINARY LOGS")}
-        assert sizes[position["binlog_file"]] == int(position["binlog_pos"])
-        assert max(f for f in sizes if sizes[f] and f <= position["binlog_file"]) == position["binlog_file"]
-    if mysql and not outside:
-        assert replication.executed(clone).replace("\n", "") == position["gtid_executed"]
-    elif not outside:
-        assert clone.query("SELECT @@gtid_binlog_pos")[0][0] == position["gtid_binlog_pos"]
-
-
-def follow(clone, source, gtid):
-    """Make the clone a strict replica from the recorded position, and let it catch up."""
-    mysql = isinstance(clone, MySQL)
-    clone.query("STOP REPLICA" if mysql else "STOP ALL SLAVES")
-    clone.query("RESET REPLICA ALL" if mysql else "RESET SLAVE ALL")
-    if not mysql:
-        clone.query(f"SET GLOBAL gtid_slave_pos='{gtid}'")
-    replication.attach(clone, source.port)
-    replication.catch_up(source, clone)
 
 
 @pytest.mark.limit(180)

@@ -60,7 +60,10 @@ static void what_servers_print_is_read(void **state)
 	assert_normal(GTID_MYSQL, U1 ":1-5:7,\n" U2 ":1", U1 ":1-5:7," U2 ":1");
 	assert_normal(GTID_MYSQL, U1 ":1-3:5:Blue:1-9:red_2:4", U1 ":1-3:5," U1 ":blue:1-9," U1 ":red_2:4");
 	assert_normal(GTID_MYSQL, U1 ":blue:1-9", U1 ":blue:1-9");
+	/* by 9.7, of one server with two tags and of another's without and with one */
+	assert_normal(GTID_MYSQL, U1 ":1-3:_r2:1-2:blue:1,\n" U2 ":7:other:5", U1 ":1-3," U1 ":_r2:1-2," U1 ":blue:1," U2 ":7," U2 ":other:5");
 	assert_normal(GTID_MYSQL, U1 ":9223372036854775806", U1 ":9223372036854775806");
+	assert_normal(GTID_MYSQL, U1 ":blue:9223372036854775806", U1 ":blue:9223372036854775806");
 	assert_normal(GTID_MARIADB, "", "");
 	assert_normal(GTID_MARIADB, "1-12-3,0-2-100, 0-1-9223372036854775806", "0-1-9223372036854775806,0-2-100,1-12-3");
 	assert_normal(GTID_MARIADB, "4294967295-4294967295-1", "4294967295-4294967295-1");
@@ -71,6 +74,11 @@ static void runs_that_touch_are_joined(void **state)
 	assert_normal(GTID_MYSQL, U2 ":4:1-2:3:9-12:10," U1 ":1,3E11FA47-71CA-11E1-9E33-C80AA9429563:5-6",
 		      U1 ":1," U2 ":1-6:9-12");
 	assert_normal(GTID_MYSQL, " " U1 " : 1 - 3 : 4 ,\r\n\t" U2 ":1 ", U1 ":1-4," U2 ":1");
+	/* a tag's runs are its own, in any order and case, and with blanks and line breaks where the server takes them */
+	assert_normal(GTID_MYSQL, U1 ":blue:3:Blue:1:red:2:BLUE:2", U1 ":blue:1-3," U1 ":red:2");
+	assert_normal(GTID_MYSQL, U1 "\n:\n blue\t: 1 - 3\n:4 :\nred :9 ,\n" U1 ":5", U1 ":5," U1 ":blue:1-4," U1 ":red:9");
+	assert_normal(GTID_MYSQL, U1 ":blue:1," U2 ":blue:2," U1 ":blue:2", U1 ":blue:1-2," U2 ":blue:2");
+	assert_normal(GTID_MYSQL, U1 ":a2345678901234567890123456789012:1:_:2", U1 ":_:2," U1 ":a2345678901234567890123456789012:1");
 }
 
 static void what_is_no_set_is_refused(void **state)
@@ -80,6 +88,9 @@ static void what_is_no_set_is_refused(void **state)
 		"3e11fa47-71ca-11e1-9e33-c80aa942956:1", "3e11fa47+71ca-11e1-9e33-c80aa9429562:1", U1 ":blue", U1 ":blue:", U1 ":1:blue",
 		U1 ":blue:red:1", U1 ":9223372036854775807", U1 ":1-99999999999999999999", U1 ":2blue:1", U1 ":bl-ue:1", U1 ":1::2",
 		U1 ":a23456789012345678901234567890123:1", "0-1-5", U1 ":1\x01",
+		U1 ":blue:0", U1 ":blue:5-3", U1 ":blue:1-", U1 ":blue:1:", U1 ":blue::1", U1 ":blue:1:red", U1 ":blue:1,:2", U1 ":bl ue:1",
+		U1 ":blue 1", U1 ":$:1", U1 ":bl\xc3\xbc:1", U1 ":blue:9223372036854775807", U1 ":a2345678901234567890123456789012x:1",
+		"blue:1", U1 ",blue:1", U1 ":blue:1 " U2 ":blue:1",
 	};
 	static const char *const mariadb[] = {
 		"0", "0-1", "0-1-", "0-1-0", "-1-1", "0-1-5,", ",0-1-5", "0-1-5,,0-2-1", "0-1-5 0-2-5", "0-1-5,0-1-7", "4294967296-1-1",
@@ -113,6 +124,21 @@ static void a_tag_is_a_source_of_its_own(void **state)
 	assert_false(gtid_contains(a, b));
 	gtid_free(a);
 	gtid_free(b);
+}
+
+static void what_one_has_under_a_tag_alone_is_named_with_it(void **state)
+{
+	struct gtid_set *a = must(GTID_MYSQL, U1 ":1-10:x:1-4:y:1"), *b = must(GTID_MYSQL, U1 ":1-9:x:1-5," U2 ":x:1");
+	struct gtid_set *only_a = gtid_subtract(a, b, &err), *only_b = gtid_subtract(b, a, &err), *both = gtid_union(a, b, &err);
+
+	assert_prints(only_a, U1 ":10," U1 ":y:1");
+	assert_prints(only_b, U1 ":x:5," U2 ":x:1");
+	assert_prints(both, U1 ":1-10," U1 ":x:1-5," U1 ":y:1," U2 ":x:1");
+	gtid_free(a);
+	gtid_free(b);
+	gtid_free(only_a);
+	gtid_free(only_b);
+	gtid_free(both);
 }
 
 /* A replica made from a copy at 0-2-100 does not know that 0-1-50 was before it. */
@@ -299,6 +325,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_set_is_refused),
 		cmocka_unit_test(a_domain_does_not_hide_another_servers_transactions),
 		cmocka_unit_test(a_tag_is_a_source_of_its_own),
+		cmocka_unit_test(what_one_has_under_a_tag_alone_is_named_with_it),
 		cmocka_unit_test(what_was_before_a_replicas_beginning_is_not_missing),
 		cmocka_unit_test(random_sets_are_what_an_oracle_says),
 		cmocka_unit_test(texts_with_a_byte_changed_are_read_or_refused),
