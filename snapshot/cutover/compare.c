@@ -119,6 +119,17 @@ static void judge_link(struct judge *j, const struct link *l)
 		say(j, unless_accepted(j, "filters"), "filters", "B leaves out what A has: %s", l->filter);
 }
 
+/* What comes from elsewhere while A is fenced is more than A had when its last transaction was read. */
+static void judge_channels(struct judge *j, const char *who, const char *other, const struct link *l)
+{
+	if (l->others_run)
+		say(j, unless_accepted(j, "channels"), "channels", "%s follows others than %s, by channel %s: a transaction that comes from there "
+		    "meanwhile ends the cut-over; stop the applier until it has ended, and let both follow that source then", who, other, l->others);
+	else if (*l->others)
+		say(j, "warn", "channels", "%s follows others than %s, by channel %s: start its applier afterwards, and let both follow that "
+		    "source", who, other, l->others);
+}
+
 static void judge_sets(struct judge *j, const struct facts *a, const struct facts *b)
 {
 	struct snap_error err = { 0 };
@@ -212,6 +223,9 @@ unsigned compare_facts(const struct facts *a, const struct facts *b, const struc
 		return j.bad;
 	judge_gtid(&j, a, b, b_of_a);
 	judge_link(&j, b_of_a);
+	judge_channels(&j, "A", "B", a_of_b);
+	if (b_of_a->there) /* else one of them may be that from A */
+		judge_channels(&j, "B", "A", b_of_a);
 	judge_sets(&j, a, b);
 	if (a_of_b->there)
 		judge_masters(&j, a, b);

@@ -101,18 +101,37 @@ static void read_row(struct my *m, MYSQL_RES *res, MYSQL_ROW row, struct link *l
 			add_filter(l, f[i].name, row[i]);
 }
 
-/* Named by uuid on MySQL, by server_id on MariaDB: a channel that has never connected names neither. */
+/* By uuid on MySQL, by server_id on MariaDB; "" or "0" of a channel that has never connected. */
+static const char *source_of(const struct my *m, MYSQL_RES *res, MYSQL_ROW row)
+{
+	return m->mariadb ? my_col(res, row, "Master_Server_Id") : both(res, row, "Source_UUID", "Master_UUID");
+}
+
+static void add_other(struct my *m, MYSQL_RES *res, MYSQL_ROW row, struct link *l)
+{
+	const char *source = source_of(m, res, row);
+	bool known = *source && strcmp(source, "0") != 0, runs = my_replica_sql_runs(res, row);
+	size_t n = strlen(l->others);
+
+	(void)snprintf(l->others + n, sizeof(l->others) - n, "%s\"%.64s\" from %.80s:%.8s%s", n ? ", " : "", my_replica_channel(m, res, row),
+		       both(res, row, "Source_Host", "Master_Host"), both(res, row, "Source_Port", "Master_Port"),
+		       !runs ? " (applier stopped)" : known ? "" : " (not reached yet)");
+	l->others_run = l->others_run || (runs && known);
+}
+
 int facts_link(struct my *of, const struct facts *source, struct link *l, struct snap_error *err)
 {
+	const char *id = of->mariadb ? source->server_id : source->uuid;
 	MYSQL_RES *res = NULL;
 	MYSQL_ROW row;
 	int r = my_replica_rows(of, &res, err);
 
 	memset(l, 0, sizeof(*l));
-	while (r == 0 && !l->there && (row = mysql_fetch_row(res)))
-		if (of->mariadb ? strcmp(my_col(res, row, "Master_Server_Id"), source->server_id) == 0 :
-				  strcmp(both(res, row, "Source_UUID", "Master_UUID"), source->uuid) == 0)
+	while (r == 0 && (row = mysql_fetch_row(res)))
+		if (!l->there && strcmp(source_of(of, res, row), id) == 0)
 			read_row(of, res, row, l);
+		else
+			add_other(of, res, row, l);
 	if (res)
 		mysql_free_result(res);
 	return r;

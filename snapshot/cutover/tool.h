@@ -29,6 +29,8 @@ struct facts {
 struct link {
 	bool there, io, sql, gtid;
 	char name[70], lag[24], error[200], filter[200], delay[24];
+	char others[300]; /* its channels from elsewhere */
+	bool others_run; /* an applier of those */
 };
 
 struct side {

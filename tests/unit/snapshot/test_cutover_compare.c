@@ -174,6 +174,25 @@ static void some_can_be_answered_for(void **state)
 	assert_int_equal(judged("bad xa: A has 2 prepared XA transactions"), 2);
 }
 
+/* What comes from a third server while A is fenced is no write that the cut-over may lose, but it is one more. */
+static void other_sources_are_to_rest(void **state)
+{
+	TEXT(ba.others, "\"c\" from 10.0.0.3:3306");
+	assert_int_equal(judged("warn channels: A follows others than B, by channel \"c\" from 10.0.0.3:3306: start its applier "), 0);
+	ba.others_run = true;
+	assert_int_equal(judged("bad channels: A follows others than B, by channel \"c\" from 10.0.0.3:3306: a transaction "), 1);
+	TEXT(ab.others, "\"d\" from 10.0.0.4:3306");
+	ab.others_run = true;
+	assert_int_equal(judged("bad channels: B follows others than A, by channel \"d\" "), 2);
+	TEXT(o.accept, "channels");
+	assert_int_equal(judged("warn channels: B follows others than A, by channel \"d\" "), 0);
+	site(true);
+	TEXT(ab.others, "\"\" from 10.0.0.1:3306");
+	ab.others_run = true;
+	ab.there = false;
+	assert_int_equal(judged("bad replication: B has no channel that has reached A"), 1);
+}
+
 static void missing_privileges_are_named(void **state)
 {
 	vbuf_free(&b.grants);
@@ -300,6 +319,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(one_server_under_two_names_is_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(replication_has_to_be_whole, setup, teardown),
 		cmocka_unit_test_setup_teardown(some_can_be_answered_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(other_sources_are_to_rest, setup, teardown),
 		cmocka_unit_test_setup_teardown(missing_privileges_are_named, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_resume_does_as_the_run_was_told, with_files, without_files),
 		cmocka_unit_test_setup_teardown(wrong_usage_is_said, with_files, without_files),
