@@ -127,31 +127,6 @@ static int check_paths(struct mg *m, struct snap_error *err)
 	return r;
 }
 
-/* With accounts in use, the one of ours needs two actions on the cluster. */
-static int check_actions(struct mg *m, struct snap_error *err)
-{
-	bson_t cmd = BSON_INITIALIZER, reply;
-	bson_iter_t i, users;
-	char *text;
-	bool lacks;
-	int r;
-
-	(void)BSON_APPEND_INT32(&cmd, "connectionStatus", 1);
-	(void)BSON_APPEND_BOOL(&cmd, "showPrivileges", true);
-	r = mg_command(m, MG_MAIN, &cmd, &reply, "read our privileges", NULL, err);
-	if (r == 0 && mgl_find(&reply, "authInfo.authenticatedUsers", &i) && bson_iter_recurse(&i, &users) && bson_iter_next(&users)) {
-		text = bson_as_relaxed_extended_json(&reply, NULL);
-		lacks = !text || !strstr(text, "\"fsync\"") || !strstr(text, "\"unlock\"");
-		bson_free(text);
-		if (lacks)
-			r = snap_error_set(err, -EACCES, "MongoDB: the account lacks the actions fsync and unlock on the cluster: "
-							 "db.grantRolesToUser(USER, [{role: \"hostManager\", db: \"admin\"}])");
-	}
-	bson_destroy(&cmd);
-	bson_destroy(&reply);
-	return r;
-}
-
 static int identify(struct mg *m, struct snap_error *err)
 {
 	bson_t info, h;
@@ -185,7 +160,7 @@ static int mg_preflight(void *self, uint32_t max_ms, struct snap_error *err)
 	if (r == 0)
 		r = check_watchdog(m, err);
 	if (r == 0 && m->fsync)
-		r = check_actions(m, err);
+		r = mgl_actions(m->c[MG_MAIN], (const char *const[]){ "fsync", "unlock", NULL }, "hostManager", err);
 	if (r == 0 && m->fsync)
 		r = mg_is_locked(m, MG_SPARE, &is, err);
 	return r;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -121,6 +122,43 @@ int mgl_simple(mongoc_client_t *c, const char *name, bson_t *reply, const char *
 	(void)bson_append_int32(&cmd, name, -1, 1);
 	r = mgl_command(c, &cmd, reply, what, roles, code, err);
 	bson_destroy(&cmd);
+	return r;
+}
+
+/* The privileges as the server shows them. */
+static int lacking(const char *privileges, const char *const *actions, const char *role, struct snap_error *err)
+{
+	char quoted[64], names[200] = "";
+	size_t n = 0;
+
+	for (int i = 0; actions[i]; i++) {
+		(void)snprintf(quoted, sizeof(quoted), "\"%.60s\"", actions[i]);
+		if (!strstr(privileges, quoted) && n < sizeof(names))
+			n += (size_t)snprintf(names + n, sizeof(names) - n, "%s%s", n ? ", " : "", actions[i]);
+	}
+	return n == 0 || strstr(privileges, "\"anyAction\"") ?
+		       0 :
+		       snap_error_set(err, -EACCES, "MongoDB: the account lacks on the cluster: %s: db.grantRolesToUser(USER, [{role: \"%s\", "
+						    "db: \"admin\"}])", names, role);
+}
+
+int mgl_actions(mongoc_client_t *c, const char *const *actions, const char *role, struct snap_error *err)
+{
+	bson_t cmd = BSON_INITIALIZER, reply;
+	bson_iter_t i, users;
+	char *text;
+	int r;
+
+	(void)BSON_APPEND_INT32(&cmd, "connectionStatus", 1);
+	(void)BSON_APPEND_BOOL(&cmd, "showPrivileges", true);
+	r = mgl_command(c, &cmd, &reply, "read our privileges", role, NULL, err);
+	if (r == 0 && mgl_find(&reply, "authInfo.authenticatedUsers", &i) && bson_iter_recurse(&i, &users) && bson_iter_next(&users)) {
+		text = bson_as_relaxed_extended_json(&reply, NULL);
+		r = lacking(text ? text : "", actions, role, err);
+		bson_free(text);
+	}
+	bson_destroy(&cmd);
+	bson_destroy(&reply);
 	return r;
 }
 

@@ -1,5 +1,5 @@
-/* snapshot/mongodb_link.h - one direct connection to a mongod and what it answers: shared by the coordinator (mongodb.c) and
- * by the change of a replica set's primary (cutover/mongo.c).
+/* snapshot/mongodb_link.h - one direct connection to a mongod and what it answers: shared by the coordinator (mongodb.c), the
+ * fence (fence/side_mongodb.c) and the change of a replica set's primary (cutover/mongo.c).
  * Ownership: clients, URIs and replies are the caller's. Threads: one at a time for each client.
  * Blocks:    by the time-outs of the URI: 1.5 s to connect, for answers what the caller sets.
  * Errors:    -errno with the sentence; never the URI, which has the password. */
@@ -26,6 +26,8 @@ int mgl_command(mongoc_client_t *c, const bson_t *cmd, bson_t *reply, const char
 		struct snap_error *err);
 int mgl_simple(mongoc_client_t *c, const char *name, bson_t *reply, const char *what, const char *roles, int *code,
 	       struct snap_error *err); /* {name: 1} */
+/* With accounts in use: may ours do all of these on the cluster? -EACCES names what is missing, and the role that has it. */
+int mgl_actions(mongoc_client_t *c, const char *const *actions, const char *role, struct snap_error *err);
 /* hello, or isMaster before 4.4.2 */
 int mgl_hello(mongoc_client_t *c, bson_t *reply, struct snap_error *err);
 const char *mgl_role(const bson_t *hello); /* hidden, standalone, primary, secondary, other */

@@ -40,7 +40,7 @@ __attribute__((format(printf, 2, 3))) static void refuse(struct findings *f, con
 		(void)snprintf(f->first, sizeof(f->first), "%.299s", text);
 }
 
-static void check_member(const struct mongo_member *a, const struct mongo_member *b, uint32_t max_lag_s, struct findings *f)
+static void check_member(const struct mgs_member *a, const struct mgs_member *b, uint32_t max_lag_s, struct findings *f)
 {
 	int64_t lag_ms = a->optime_ms - b->optime_ms;
 
@@ -60,7 +60,7 @@ static void check_member(const struct mongo_member *a, const struct mongo_member
 }
 
 /* A member of a higher priority calls for an election as soon as it has caught up, and takes the writes away again. */
-static void check_priorities(const struct mongo_set *set, const struct mongo_member *b, struct findings *f)
+static void check_priorities(const struct mongo_set *set, const struct mgs_member *b, struct findings *f)
 {
 	for (size_t i = 0; i < set->n; i++)
 		if (set->member[i].priority > b->priority)
@@ -101,13 +101,13 @@ static void check_rivals(struct mongo_set *set, struct findings *f)
 static int check(struct mongo_cut *m, struct mongo_set *set, struct vbuf *out, struct snap_error *err)
 {
 	struct findings f = { out, 0, "" };
-	struct mongo_member *a, *b;
+	struct mgs_member *a, *b;
 	int r = mongo_set_open(m, set, err);
 
 	if (r < 0)
 		return r;
-	a = mongo_set_find(set, set->from_host);
-	b = mongo_set_find(set, set->to_host);
+	a = mgs_find(set->member, set->n, set->from_host);
+	b = mgs_find(set->member, set->n, set->to_host);
 	if (!a || !b)
 		return snap_error_set(err, -ENOENT, "%.200s is not in the set's configuration", a ? set->to_host : set->from_host);
 	check_member(a, b, m->max_lag_s, &f);
@@ -128,21 +128,6 @@ int mongo_cut_check(struct mongo_cut *m, struct vbuf *findings, struct snap_erro
 
 /* ---- the change ---- */
 
-/* s 0: may stand again. */
-static int freeze(struct mongo_member *who, int32_t s, struct snap_error *err)
-{
-	bson_t cmd = BSON_INITIALIZER, reply;
-	char what[300];
-	int r;
-
-	(void)snprintf(what, sizeof(what), "%s: replSetFreeze", who->host);
-	(void)BSON_APPEND_INT32(&cmd, "replSetFreeze", s);
-	r = mgl_command(who->c, &cmd, &reply, what, MONGO_ROLES, NULL, err);
-	bson_destroy(&cmd);
-	bson_destroy(&reply);
-	return r;
-}
-
 /* Those that were frozen; it ends by itself after MONGO_FREEZE_S when one is not reached. */
 static void thaw(struct mongo_set *set)
 {
@@ -150,7 +135,7 @@ static void thaw(struct mongo_set *set)
 
 	for (size_t i = 0; i < set->n; i++)
 		if (set->member[i].c)
-			(void)freeze(&set->member[i], 0, &ignored);
+			(void)mgs_freeze(set->member[i].c, set->member[i].host, 0, NULL, &ignored);
 }
 
 static int freeze_rivals(struct mongo_set *set, struct snap_error *err)
@@ -159,21 +144,15 @@ static int freeze_rivals(struct mongo_set *set, struct snap_error *err)
 
 	for (size_t i = 0; r == 0 && i < set->n; i++)
 		if (mongo_set_rival(set, &set->member[i]))
-			r = freeze(&set->member[i], MONGO_FREEZE_S, err);
+			r = mgs_freeze(set->member[i].c, set->member[i].host, MONGO_FREEZE_S, NULL, err);
 	return r;
 }
 
 /* *wait_s: for how long the set may be about to change from now on. */
 static int step_down(const struct mongo_cut *m, struct mongo_set *set, uint32_t *wait_s, struct snap_error *err)
 {
-	bson_t cmd = BSON_INITIALIZER, reply;
-	int code = 0, r;
+	int code = 0, r = mgs_step_down(set->from, (int32_t)(MONGO_FREEZE_S + m->catch_up_s), (int32_t)m->catch_up_s, &code, err);
 
-	(void)BSON_APPEND_INT32(&cmd, "replSetStepDown", (int32_t)(MONGO_FREEZE_S + m->catch_up_s));
-	(void)BSON_APPEND_INT32(&cmd, "secondaryCatchUpPeriodSecs", (int32_t)m->catch_up_s);
-	r = mgl_command(set->from, &cmd, &reply, "replSetStepDown", MONGO_ROLES, &code, err);
-	bson_destroy(&cmd);
-	bson_destroy(&reply);
 	*wait_s = m->elect_s + (r < 0 ? m->catch_up_s : 0);
 	return code ? r : 0; /* without an answer only the set can tell: it may still be waiting for a secondary */
 }

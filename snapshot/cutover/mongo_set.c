@@ -1,6 +1,4 @@
-/* snapshot/cutover/mongo_set.c - what a MongoDB replica set says of itself, and what of it forbids the change (mongo.h).
- * Facts: manual of MongoDB, replSetGetStatus (members[]: name, health, stateStr, optimeDate), replSetGetConfig (members[]:
- * host, priority, votes, arbiterOnly, hidden, secondaryDelaySecs, before 5.0 slaveDelay), hello (setName, me). */
+/* snapshot/cutover/mongo_set.c - what a MongoDB replica set says of itself, and what of it forbids the change (mongo.h). */
 #include "snapshot/cutover/mongo_int.h"
 
 #include <errno.h>
@@ -56,7 +54,7 @@ static mongoc_uri_t *uri_for(const mongoc_uri_t *from, const char *host)
 	return uri;
 }
 
-int mongo_set_reach(struct mongo_set *set, struct mongo_member *who, struct snap_error *err)
+int mongo_set_reach(struct mongo_set *set, struct mgs_member *who, struct snap_error *err)
 {
 	mongoc_uri_t *uri;
 	bson_t h;
@@ -95,79 +93,10 @@ void mongo_set_close(struct mongo_set *set)
 
 /* ---- members ---- */
 
-struct mongo_member *mongo_set_find(struct mongo_set *set, const char *host)
+bool mongo_set_rival(const struct mongo_set *set, const struct mgs_member *who)
 {
-	for (size_t i = 0; i < set->n; i++)
-		if (strcmp(set->member[i].host, host) == 0)
-			return &set->member[i];
-	return NULL;
-}
-
-bool mongo_set_rival(const struct mongo_set *set, const struct mongo_member *who)
-{
-	return who->priority > 0 && !who->arbiter && who->healthy && strcmp(who->host, set->from_host) != 0 &&
+	return mgs_electable(who) && who->healthy && strcmp(who->host, set->from_host) != 0 &&
 	       strcmp(who->host, set->to_host) != 0;
-}
-
-static double real_of(const bson_t *b, const char *key, double def)
-{
-	bson_iter_t i;
-
-	return mgl_find(b, key, &i) && BSON_ITER_HOLDS_NUMBER(&i) ? bson_iter_as_double(&i) : def;
-}
-
-static int64_t date_of(const bson_t *b, const char *key)
-{
-	bson_iter_t i;
-
-	return mgl_find(b, key, &i) && BSON_ITER_HOLDS_DATE_TIME(&i) ? bson_iter_date_time(&i) : 0;
-}
-
-static void take_config(struct mongo_set *set, const bson_t *m)
-{
-	struct mongo_member *who;
-
-	if (set->n == MONGO_MEMBERS || !*mgl_text(m, "host"))
-		return;
-	who = &set->member[set->n++];
-	(void)snprintf(who->host, sizeof(who->host), "%s", mgl_text(m, "host"));
-	who->priority = real_of(m, "priority", 1);
-	who->votes = mgl_number(m, "votes", 1);
-	who->arbiter = mgl_true(m, "arbiterOnly");
-	who->hidden = mgl_true(m, "hidden");
-	who->delay_s = mgl_number(m, "secondaryDelaySecs", mgl_number(m, "slaveDelay", 0));
-}
-
-static void take_status(struct mongo_set *set, const bson_t *m)
-{
-	struct mongo_member *who = mongo_set_find(set, mgl_text(m, "name"));
-	const char *state = mgl_text(m, "stateStr");
-
-	if (!who)
-		return;
-	who->primary = strcmp(state, "PRIMARY") == 0;
-	who->secondary = strcmp(state, "SECONDARY") == 0;
-	who->healthy = mgl_number(m, "health", 0) == 1 && (who->primary || who->secondary || who->arbiter);
-	who->optime_ms = date_of(m, "optimeDate");
-}
-
-/* Each document of the array at `path`. */
-static void each(struct mongo_set *set, const bson_t *reply, const char *path, void (*take)(struct mongo_set *, const bson_t *))
-{
-	bson_iter_t i, a;
-	const uint8_t *data;
-	uint32_t len;
-	bson_t doc;
-
-	if (!mgl_find(reply, path, &i) || !BSON_ITER_HOLDS_ARRAY(&i) || !bson_iter_recurse(&i, &a))
-		return;
-	while (bson_iter_next(&a)) {
-		if (!BSON_ITER_HOLDS_DOCUMENT(&a))
-			continue;
-		bson_iter_document(&a, &len, &data);
-		if (bson_init_static(&doc, data, len))
-			take(set, &doc);
-	}
 }
 
 /* ---- the whole ---- */
@@ -194,12 +123,11 @@ static int who_is(mongoc_client_t *c, const char *side, char *set, size_t set_ca
 
 int mongo_set_open(struct mongo_cut *m, struct mongo_set *set, struct snap_error *err)
 {
-	char other[sizeof(set->name)];
-	bson_t reply;
+	char other[sizeof(set->name)], set_id[25];
 	int r;
 
 	mgl_begin();
-	set->member = calloc(MONGO_MEMBERS, sizeof(*set->member));
+	set->member = calloc(MGS_MEMBERS, sizeof(*set->member));
 	if (!set->member)
 		return snap_error_set(err, -ENOMEM, "out of memory");
 	/* the primary answers to replSetStepDown only after the catching up */
@@ -215,15 +143,5 @@ int mongo_set_open(struct mongo_cut *m, struct mongo_set *set, struct snap_error
 		return snap_error_set(err, -EXDEV, "--from is of the set %.100s, --to of %.100s: only within a set", set->name, other);
 	if (strcmp(set->from_host, set->to_host) == 0)
 		return snap_error_set(err, -EINVAL, "--from and --to are the same member, %.200s", set->to_host);
-	r = mgl_simple(set->from, "replSetGetConfig", &reply, "--from: read the set's configuration", MONGO_ROLES, NULL, err);
-	if (r == 0)
-		each(set, &reply, "config.members", take_config);
-	bson_destroy(&reply);
-	if (r < 0)
-		return r;
-	r = mgl_simple(set->from, "replSetGetStatus", &reply, "--from: read the set's state", MONGO_ROLES, NULL, err);
-	if (r == 0)
-		each(set, &reply, "members", take_status);
-	bson_destroy(&reply);
-	return r;
+	return mgs_read(set->from, "--from", set->member, &set->n, set_id, err);
 }
