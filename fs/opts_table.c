@@ -100,6 +100,8 @@ const struct conf_key opts_table[] = {
 	  "accounts that may be able to write while the fence is up, and whose sessions stay" },
 	{ "fence.mariadb_include", CONF_PATH, "", NULL, 0, 0, "DIR",
 	  "directory that MariaDB's configuration includes; the fence's file there makes it start read-only" },
+	{ "fence.mongodb_freeze", CONF_MS, "3600", NULL, 10000, 86400000, "SECONDS",
+	  "how long a MongoDB stays fenced when stillfs is not there any more; renewed long before" },
 	{ "fence.persist", CONF_BOOL, "yes", NULL, 0, 0, "yes|no",
 	  "the fence outlives a restart of the server; no: it is put up again a second after one" },
 	{ "fence.xa", CONF_STRING, "refuse", "refuse|allow", 0, 0, "refuse|allow",

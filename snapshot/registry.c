@@ -96,14 +96,39 @@ const struct coord_ops *coordinator_find(const char *name)
 	return NULL;
 }
 
-const struct fence_side *fence_side_find(const struct conf *c)
+static bool names(const char *db, const char *name)
 {
-	const char *db = conf_str(c, "db");
-
 	for (size_t n; *db; db += n + (db[n] != '\0')) {
 		n = strcspn(db, ",+");
-		if (n == 5 && strncmp(db, "mysql", 5) == 0)
-			return &fence_side_sql;
+		if (n == strlen(name) && strncmp(db, name, n) == 0)
+			return true;
 	}
+	return false;
+}
+
+const struct fence_side *fence_side_nth(const struct conf *c, unsigned nth, const char **name)
+{
+	static const struct {
+		const char *name;
+		const struct fence_side *side;
+	} all[] = {
+#ifdef STILLFS_MONGODB
+		{ "mongodb", &fence_side_mongodb },
+#endif
+		{ "mysql", &fence_side_sql },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (names(conf_str(c, "db"), all[i].name) && nth-- == 0) {
+			*name = all[i].name;
+			return all[i].side;
+		}
 	return NULL;
+}
+
+const struct fence_side *fence_side_find(const struct conf *c)
+{
+	const char *name;
+
+	return fence_side_nth(c, 1, &name) ? &fence_side_group : fence_side_nth(c, 0, &name);
 }

@@ -116,7 +116,7 @@ int fence_keep_load(struct fence_keep *k, struct snap_error *err)
 	}
 	if (r == 0 && !k->side && k->record.len)
 		r = snap_error_set(err, -EINVAL, "fence: state_dir says that a database is fenced, and db= names none that can be: start with "
-						 "db=mysql, and take the fence down first");
+						 "db= as it was, and take the fence down first");
 	k->stand = !k->want ? IS_TURNING_OFF : k->hard ? IS_HARD : fence_record_state(vbuf_text(&k->record)) == FENCE_ON ? IS_UNREACHABLE : IS_TURNING_ON;
 	k->refused = k->hard ? 0 : -1;
 	k->due_ns = 0;

@@ -63,7 +63,7 @@ static int ask_on(struct fence_keep *k, bool hard, struct snap_error *err)
 	if (k->hard && !hard && k->want)
 		return snap_error_set(err, -EBUSY, "fence: it is on hard; off first, then start the server, then on");
 	if (hard && (k->stand == IS_ON || k->stand == IS_TURNING_ON))
-		return snap_error_set(err, -EBUSY, "fence: it is %s over SQL; for on hard the server has to be down",
+		return snap_error_set(err, -EBUSY, "fence: it is %s already; for on hard the server has to be down",
 				      fence_keep_stand_name(k->stand));
 
 	if (k->stand == IS_TURNING_OFF)
@@ -108,7 +108,7 @@ static int ask(struct fence_keep *k, const char *word, const char *arg, struct s
 	if (strcmp(word, "off") == 0)
 		return ask_off(k, *arg != '\0', err);
 	if (!k->side && !hard && !k->hard)
-		return snap_error_set(err, -EOPNOTSUPP, "fence: db=%s: only MariaDB and MySQL can be fenced (db=mysql); any server that is down: on hard",
+		return snap_error_set(err, -EOPNOTSUPP, "fence: db=%s: only MariaDB, MySQL and MongoDB can be fenced (db=mysql, db=mongodb); any server that is down: on hard",
 				      conf_str(k->e->door.conf, "db"));
 	if (k->asked != DO_NOTHING)
 		return snap_error_set(err, -EBUSY, "fence: the last command is still being carried out; read fence until it is done");

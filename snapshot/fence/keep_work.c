@@ -201,12 +201,12 @@ static void look(struct fence_keep *k, enum stand was)
 		stands(k, was == IS_ON ? NULL : "verified");
 		return;
 	}
-	if (r != -ESTALE) {
+	if (r != -ESTALE && r != -EOPNOTSUPP) {
 		fence_keep_failed(k, IS_UNREACHABLE, "unreachable", &why);
 		return;
 	}
 	fence_keep_failed(k, IS_LOST, "lost", &why);
-	if (on_cancelled(k))
+	if (r == -EOPNOTSUPP || on_cancelled(k))
 		return;
 	(void)pthread_mutex_lock(&k->lock);
 	k->renewed++;

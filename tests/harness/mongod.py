@@ -6,6 +6,7 @@ times: N}: `drop` (the connection is closed instead of an answer, the command is
 carried out), `error` (ok: 0 with code and codeName of the fault), `stall` (seconds before the answer).
 """
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -117,7 +118,7 @@ class State:
                 fault["times"] = fault.get("times", 1) - 1
         if fault and fault["mode"] == "stall":
             time.sleep(fault["seconds"])
-        with self.mutex:
+        with contextlib.nullcontext() if name == "replSetStepDown" else self.mutex:  # it waits for others
             if fault and fault["mode"] == "refuse":
                 return None
             if fault and fault["mode"] == "error":

@@ -15,13 +15,15 @@ import test_fence_hard as fence_hard
 from fence_site import Site
 from fences import READ_ONLY, insert, settings
 from stillfs import STILLFS, once_each, wait_for
+from test_fence_mongodb import Mongo
 from test_takeover_faults import Faults
 
 SOURCES = pathlib.Path(__file__).parents[2] / "snapshot" / "fence"
 POINTS = sorted({p for f in SOURCES.glob("*.c") for p in re.findall(r'FAULT\("([a-z_.]+)"\)', f.read_text())})
 DOWN = {"fence.unpersisted", "fence.opened", "fence.dropped", "fence.saved"}
 HARD = {"fence.sealed", "fence.unsealed"}  # of on hard
-UP = set(POINTS) - HARD - {"fence.unpersisted", "fence.opened", "fence.dropped"}
+MONGODB = {p for p in POINTS if p.startswith("fence.mongodb_")}
+UP = set(POINTS) - HARD - MONGODB - {"fence.unpersisted", "fence.opened", "fence.dropped"}
 # The journal is written before the first change and after the last. MySQL includes nothing.
 EACH = ("fence.unpersisted", "fence.opened")  # of MySQL for each variable
 CASES = [(kind, command, point, nth)
@@ -32,6 +34,8 @@ CASES = [(kind, command, point, nth)
          if not (kind == "mysql" and point == "fence.included")]
 if not os.environ.get("STILLFS_ALL"):
     CASES = [c for c in CASES if c[0] == "mariadb"]
+MONGODB_CASES = [("on", "fence.recorded", 1), ("on", "fence.mongodb_stepped", 1), ("on", "fence.mongodb_frozen", 1), ("on", "fence.recorded", 2),
+                 ("off", "fence.saved", 1), ("off", "fence.mongodb_thawed", 1), ("off", "fence.dropped", 1)]
 
 pytestmark = pytest.mark.skipif(b"journal.valid" not in STILLFS.read_bytes(), reason="a build without fault points")
 
@@ -53,7 +57,8 @@ def lives_s(pid):
 
 
 def test_every_point_has_a_case():
-    assert {c[2] for c in CASES} | HARD == set(POINTS)
+    assert {c[2] for c in CASES} | HARD | {c[1] for c in MONGODB_CASES} == set(POINTS)
+    assert MONGODB <= {c[1] for c in MONGODB_CASES}
 
 
 @pytest.mark.parametrize("kind, command, point, nth", CASES)
@@ -76,6 +81,25 @@ def test_death_at_each_step(sites, kind, command, point, nth):
     assert settings(site.server) == site.before
     assert insert(site.server) == 0 and not site.journal()
     assert faults.killed() == 1
+
+
+@pytest.mark.parametrize("command, point, nth", MONGODB_CASES)
+def test_death_at_each_step_of_a_mongodb(scratch, command, point, nth):
+    with contextlib.ExitStack() as stack:
+        faults = Faults(scratch.dir / "faults")
+        site = Mongo(scratch, stack, env={"STILLFS_FAULTS": str(faults.path)})
+        if command == "off":
+            site.on()
+        faults.arm(point, nth)
+        site.write(command + "\n")
+        wait_for(f"death at {point}", faults.killed, 60)
+        wait_for("the take-over", lambda: site.m.status()["restarts"] == "1", 60)
+        site.wait(command)
+        assert site.a.role == "secondary" and site.sent().count("replSetStepDown") == 1
+        if command == "on":
+            assert site.frozen() == [0] and "done yes\n" in site.journal() and "was primary\n" in site.journal()
+            site.off()
+        assert site.frozen() == [] and not site.journal()
 
 
 @pytest.mark.parametrize("command, point, after", [("on hard", "fence.sealed", "off"), ("on hard", "fence.saved", "on hard"),
