@@ -290,6 +290,25 @@ def test_another_server_than_the_one_that_was_fenced_is_let_be(site, scratch):
     site.wait("off")
 
 
+def test_a_database_more_or_less_in_the_configuration_is_told(site):
+    site.on()
+    site.m.stop()
+    options = dict(site.m.options)
+    site.m.options["db"] = "none"
+    out = site.m.try_start()
+    assert out.returncode != 0 and "take the fence down first" in out.stderr + site.m.log()
+    site.m.options.update(db="mysql+mongodb")
+    site.m.start()
+    wait_for("that it is told", lambda: "has nothing of" in (site.value("error") or ""), 30)
+    site.write("off\n")
+    wait_for("that it is told", lambda: site.fence()[0] == "turning off" and "has nothing of" in (site.value("error") or ""), 30)
+    site.m.stop()
+    site.m.options.update(options)
+    site.m.start()
+    site.wait("off")
+    assert site.frozen() == [] and not site.journal()
+
+
 # ---- answers that do not come ----
 
 @pytest.mark.parametrize("mode", ["drop", "refuse"])
@@ -299,6 +318,7 @@ def test_an_answer_lost_on_the_way_up(site, command, mode):
     site.write("on\n")
     site.wait("on")
     assert site.a.role == "secondary" and site.frozen() == [A] and site.value("error") is None
+    assert (site.events() == ["on"]) == ((command, mode) == ("replSetStepDown", "drop"))  # else half before
     wait_for("another primary", lambda: site.rs.primary() == C)
     site.off()
     assert site.frozen() == [] and not site.journal()
@@ -399,10 +419,10 @@ def test_two_databases_are_fenced_together_or_not_at_all(both):
     os.kill(daemon, signal.SIGKILL)
     wait_for("the next daemon", lambda: int(site.m.status()["pid"]) != daemon, 30)
     site.wait("on")
-    ended = site.value("ended")
+    reader = site.server.connect("app", user="app")
     site.a.frozen, site.a.role, site.rs.members[C].role = 0, "primary", "secondary"
     wait_for("the look", lambda: site.value("renewed") == "1" and site.fence()[0] == "on", 30)
-    assert site.value("ended") == ended and site.frozen() == [A]
+    assert reader.cursor().execute("SELECT 1") and site.frozen() == [A]  # the MariaDB's was let be
     site.server.query("SET GLOBAL read_only=OFF")
     wait_for("the look", lambda: site.value("renewed") == "2" and site.fence()[0] == "on", 30)
     assert insert(site.server) == READ_ONLY
