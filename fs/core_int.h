@@ -144,6 +144,8 @@ uint32_t pool_count(const struct core *c); /* free slots */
 /* balance.c: how many lanes fetch requests. Lane 0 always does. */
 bool balance_active(const struct lane *l); /* does it fetch requests? Those that do are the first ones. Any thread */
 void balance_init(struct core *c);
+void balance_policy(struct lane *l); /* of scheduling; on the lane's own thread */
+const char *balance_policy_name(const struct core *c);
 void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */

@@ -35,6 +35,28 @@ def test_no_request_is_left_unread_while_lanes_come_and_go(make_mount):
         fio.wait()
 
 
+def policies_of(m):
+    """How the kernel schedules the data threads of the mount's daemon."""
+    task = pathlib.Path(f"/proc/{m.daemon}/task")
+    return {os.sched_getscheduler(int(t.name)) for t in task.iterdir() if (t / "comm").read_text().startswith("lane-")}
+
+
+def test_lanes_are_scheduled_as_batch(mount):
+    """A wake-up of theirs does not push aside who runs: fewer switches, and fuller batches."""
+    assert mount.status()["transport_policy"] == "batch"
+    assert policies_of(mount) == {os.SCHED_BATCH}
+
+
+def test_lanes_keep_the_policy_that_the_daemon_was_started_under(make_mount):
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    try:
+        m = make_mount()
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    assert m.status()["transport_policy"] == "rr"
+    assert policies_of(m) == {os.SCHED_RR}
+
+
 def inplace(m):
     return int(m.status()["inplace_calls"])
 
