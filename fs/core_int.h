@@ -12,6 +12,7 @@
 #include <fuse3/fuse_lowlevel.h>
 
 #include "fs/core.h"
+#include "fs/balance.h"
 #include "fs/idlepoll.h"
 #include "fs/lane.h"
 #include "fs/node.h"
@@ -86,20 +87,6 @@ struct mnt {
 struct worker_pool;
 struct closer;
 
-/* Of lane 0, which decides for all: see balance.c. */
-struct balance {
-	uint64_t start_ns, busy_ns, own_busy_ns, own_cpu_ns; /* at the window's start */
-	unsigned saturated, slack; /* windows in a row */
-	_Atomic unsigned n_active;
-	_Atomic uint64_t turn_ns; /* when lane 0 began its turn */
-	int stat_fd; /* the watch's, and what it saw last */
-	uint64_t tick_ns, looked_ns, idle_ns, spun_ns, seen_turn_ns;
-	unsigned spare_pct; /* of one CPU */
-	_Atomic bool spare_cpu; /* half a CPU and more */
-	int guard_fd; /* a timer that wakes lane 1 while lane 0 sits in a system call; see inplace.c */
-	_Atomic bool all_run; /* every lane has been started */
-};
-
 struct core {
 	const struct conf *conf;
 	struct shm_head *shm;
@@ -140,26 +127,6 @@ struct rq *rq_get(struct lane *l); /* the calling thread's own lane. NULL: none 
 void rq_put(struct rq *r);
 void pool_thread_is(struct lane *l); /* this thread is that lane's */
 uint32_t pool_count(const struct core *c); /* free slots */
-
-/* balance.c: how many lanes fetch requests. Lane 0 always does. */
-bool balance_active(const struct lane *l); /* does it fetch requests? Those that do are the first ones. Any thread */
-void balance_init(struct core *c);
-void balance_policy(struct lane *l); /* of scheduling; on the lane's own thread */
-const char *balance_policy_name(const struct core *c);
-void balance_free(struct core *c);
-void balance_woke(struct lane *l); /* after a sleep */
-void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
-void balance_sleeps(struct lane *l); /* before a sleep */
-bool balance_spin_wanted(struct lane *l); /* does looking before this sleep pay? */
-bool balance_looking(struct lane *l, uint64_t start); /* look once more (after a yield), all being submitted? */
-void balance_spins(struct lane *l); /* looking begins; balance_spun: it ends, or what was found is served */
-void balance_spun(struct lane *l);
-void balance_looked(struct lane *l, bool found);
-bool balance_event(const struct lane *l); /* the ring has one */
-void balance_helped(struct core *c); /* the call that balance_help was for has ended */
-void balance_watch(struct core *c); /* from the gate timer: a lane that is stuck gets help */
-void balance_help(struct core *c); /* lane 0 sits in a call: another lane fetches from now on */
-uint64_t balance_now_ns(void);
 
 /* inplace.c: a lane that serves one caller at a time makes the system call itself. */
 void inplace_init(struct lane *l); /* on its own thread */
