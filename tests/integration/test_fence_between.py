@@ -1,7 +1,11 @@
-"""What happens between two statements of the fence; and XA transactions that are prepared."""
+"""What happens between two statements of the fence: clients that come, go and prepare, sessions that do not end, lists that
+are not what they were; and XA transactions that are prepared."""
 
 import contextlib
 import errno
+import socket
+import struct
+import threading
 
 import pytest
 
@@ -10,6 +14,7 @@ from fences import READ_ONLY, Between, Fence, insert, refused, settings
 from stillfs import once_each, scratch_dir, wait_for
 
 LIST = "SHOW PROCESSLIST"
+GONE = (2006, 2013, 1927, 1053, 4031)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,10 @@ def setting(server):
     return "SET GLOBAL read_only=ON" if server.kind == "mariadb" else "SET PERSIST super_read_only=ON"
 
 
+def alive(connection):
+    return refused(lambda: connection.cursor().execute("SELECT 1")) == 0
+
+
 def run(connection, *statements):
     for sql in statements:
         connection.cursor().execute(sql)
@@ -67,6 +76,169 @@ def between(*args, **kw):
         yield b.path
     finally:
         b.close()
+
+
+# ---- sessions ----
+
+def test_a_client_that_comes_before_the_setting_and_after_a_listing_is_ended(server, fence):
+    """LOCK TABLES have the sessions listed before the server is read-only: that list is not the last one."""
+    came = []
+
+    def come():
+        came.append(server.connect("app", user="app", program_name="late"))
+        came[0].begin()
+    holder = server.connect("app", user="app")
+    run(holder, "LOCK TABLES t WRITE")
+    with between(server, setting(server), come, nth=2) as path:
+        assert fence("on", socket=path) == (0, "")
+    assert len(fence.ended) == 2 and refused(lambda: came[0].cursor().execute("SELECT 1")) in GONE
+
+
+def test_a_client_that_comes_when_it_is_read_only_stays(server, fence):
+    came = []
+    idle = server.connect("app", user="app")
+    with between(server, LIST, lambda: came.append(server.connect("app", user="app")), nth=2) as path:
+        assert fence("on", socket=path) == (0, "")
+    assert len(fence.ended) == 1 and not alive(idle) and alive(came[0])
+    assert refused(lambda: came[0].cursor().execute("INSERT INTO t (v) VALUES (1)")) == READ_ONLY
+
+
+def test_a_client_that_goes_by_itself_is_no_failure_and_was_not_ended(server, fence):
+    idle = server.connect("app", user="app")
+
+    def go():
+        number = idle.thread_id()
+        idle.close()
+        wait_for("its end", lambda: number not in [row[0] for row in server.query(LIST)])
+    with between(server, "KILL", go) as path:
+        assert fence("on", socket=path) == (0, "")
+    assert fence.ended == []
+
+
+def test_who_is_not_logged_in_yet_is_ended_and_has_no_name(server, fence):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(30)
+    s.connect(str(server.socket))
+    assert s.recv(1 << 12)  # its greeting
+    wait_for("the session", lambda: "unauthenticated user" in [row[1] for row in server.query(LIST)])
+    assert fence("on") == (0, "") and fence.ended == []
+    while s.recv(1 << 12):
+        pass
+    s.close()
+
+
+def test_who_reads_the_binary_log_stays(server, fence):
+    server.query("CREATE USER dumper@localhost")
+    server.query("GRANT REPLICATION SLAVE ON *.* TO dumper@localhost")
+    c = server.connect(user="dumper")
+    run(c, "SET @master_binlog_checksum='NONE', @source_binlog_checksum='NONE'")
+    c._execute_command(0x12, struct.pack("<IHI", 4, 0, 77) + server.query("SHOW BINARY LOGS")[0][0].encode())  # COM_BINLOG_DUMP
+    number = c.thread_id()
+
+    def dumps():
+        return any(row[0] == number and row[4] == "Binlog Dump" for row in server.query(LIST))
+    wait_for("the dump", dumps)
+    try:
+        assert fence("on") == (0, "") and fence.ended == [] and dumps()
+    finally:
+        c._sock.close()
+        assert fence("off")[0] == 0
+        server.query("DROP USER dumper@localhost")
+
+
+def test_what_was_ended_counts_until_its_transaction_is_gone(server, fence):
+    """Here the server does not end it, and does not list it any more."""
+    writing = server.connect("app", user="app")
+    writing.begin()
+    run(writing, "INSERT INTO t (v) VALUES (78)")
+    number = writing.thread_id()
+    hidden = f"SELECT * FROM information_schema.PROCESSLIST WHERE ID <> {number}"
+
+    def hide():
+        b.instead = ((LIST, hidden),)
+    b = Between(server, LIST, hide, nth=2, instead=(("KILL", "DO 1"),))
+    try:
+        code, sentence = fence("on", socket=b.path, max_ms=1500)
+        assert code == -errno.ETIMEDOUT and f"the transaction of session {number}" in sentence
+    finally:
+        b.close()
+    assert "done" not in fence.lines()
+    writing.rollback()
+    assert fence("on") == (0, "")
+
+
+def test_a_list_of_transactions_that_is_old_is_not_believed(server, fence):
+    """As above; and who reads the list all the time has the server show what it had when he began."""
+    end, begun = threading.Event(), threading.Event()
+
+    def read():
+        c = server.connect()
+        while not end.is_set():
+            run(c, "SELECT * FROM information_schema.INNODB_TRX")
+            begun.set()
+    reader = threading.Thread(target=read, daemon=True)
+    wait_for("no transaction", lambda: not server.query("SELECT * FROM information_schema.INNODB_TRX"))
+    reader.start()
+    assert begun.wait(30)
+    writing = server.connect("app", user="app")
+    writing.begin()
+    run(writing, "INSERT INTO t (v) VALUES (79)")
+    hidden = f"SELECT * FROM information_schema.PROCESSLIST WHERE ID <> {writing.thread_id()}"
+
+    def hide():
+        b.instead = ((LIST, hidden),)
+    b = Between(server, LIST, hide, nth=2, instead=(("KILL", "DO 1"),))
+    try:
+        code, sentence = fence("on", socket=b.path, max_ms=1500)
+        assert code == -errno.ETIMEDOUT and ("INNODB_TRX all the time" in sentence or "the transaction of session" in sentence), sentence
+        end.set()
+        reader.join(30)
+        writing.rollback()
+        assert fence("on") == (0, "")
+    finally:
+        end.set()
+        b.close()
+
+
+def test_a_list_of_sessions_without_our_own_is_not_believed(server, fence):
+    none = "SELECT * FROM information_schema.PROCESSLIST WHERE USER <> 'stillfs'"
+    with between(server, instead=((LIST, none),)) as path:
+        code, sentence = fence("on", socket=path)
+    assert code == -errno.EIO and "lacks our own" in sentence and "done" not in fence.lines()
+
+
+@mysql  # MariaDB ends any session for who has CONNECTION ADMIN
+def test_a_session_above_our_account_is_named_with_what_to_do(server, fence):
+    server.query("CREATE USER above@localhost")
+    server.query("GRANT SYSTEM_USER ON *.* TO above@localhost")
+    server.query("REVOKE SYSTEM_USER ON *.* FROM stillfs@localhost")
+    try:
+        above = server.connect(user="above")
+        code, sentence = fence("on")
+        assert code == -errno.EACCES and "above@localhost may not be ended" in sentence and "CONNECTION_ADMIN, SYSTEM_USER" in sentence
+        assert insert(server) == READ_ONLY and "done" not in fence.lines()
+        assert fence("off")[0] == 0
+        server.query("GRANT SYSTEM_USER ON *.* TO stillfs@localhost")
+        assert fence("on") == (0, "") and fence.ended == ["above@localhost program=- db=-"] and not alive(above)
+    finally:
+        assert fence("off")[0] == 0
+        server.query("GRANT SYSTEM_USER ON *.* TO stillfs@localhost")
+        server.query("DROP USER above@localhost")
+
+
+def test_a_fence_that_was_up_goes_up_again_beside_a_new_writer(server, fence):
+    assert fence("on") == (0, "")
+    server.query("SET GLOBAL read_only=OFF")
+    if server.kind == "mysql":
+        server.query("SET GLOBAL super_read_only=OFF")
+    server.query("CREATE USER new@localhost")
+    server.query(f"GRANT {'READ_ONLY ADMIN' if server.kind == 'mariadb' else 'SUPER'} ON *.* TO new@localhost")
+    try:
+        assert fence("on") == (0, "") and "new@localhost" in fence.notes[0] and "could write all the same" in fence.notes[0]
+        assert insert(server) == READ_ONLY
+    finally:
+        assert fence("off")[0] == 0
+        server.query("DROP USER new@localhost")
 
 
 # ---- XA transactions ----
