@@ -138,6 +138,67 @@ def test_a_routine_that_runs_as_a_writer_is_named(server, fence):
         server.query("DROP USER writer@localhost")
 
 
+def test_what_everybody_has_by_a_role_is_named(server, fence):
+    if server.kind == "mariadb":
+        server.query("GRANT READ_ONLY ADMIN ON *.* TO PUBLIC")
+        undo, who = "REVOKE READ_ONLY ADMIN ON *.* FROM PUBLIC", "PUBLIC@ has READ ONLY ADMIN"
+    else:
+        server.query("CREATE ROLE everybody")
+        server.query("GRANT SYSTEM_VARIABLES_ADMIN ON *.* TO everybody")
+        server.query("SET GLOBAL mandatory_roles='`everybody`'")
+        undo, who = "SET GLOBAL mandatory_roles=''", "everybody@% has SUPER or SYSTEM_VARIABLES_ADMIN, and everybody has it by mandatory_roles"
+    try:
+        assert fence("check")[0] == -errno.EPERM and who in fence.found, fence.found
+    finally:
+        server.query(undo)
+        if server.kind == "mysql":
+            server.query("DROP ROLE everybody")
+
+
+@pytest.mark.parametrize("server", ["mysql"], indirect=True)
+def test_what_was_persisted_otherwise_than_set_is_so_again(server, fence):
+    server.query("SET PERSIST event_scheduler=ON")
+    server.query("SET GLOBAL event_scheduler=OFF")
+    server.query("SET PERSIST_ONLY read_only=ON")
+    before = settings(server)
+    try:
+        assert fence("on") == (0, "") and settings(server) != before
+        assert fence("off") == (0, "") and settings(server) == before
+        assert before["persisted"] == {"event_scheduler": "ON", "read_only": "ON"} and before["read_only"] == "OFF"
+    finally:
+        server.query("RESET PERSIST")
+        server.query("SET GLOBAL event_scheduler=ON")
+
+
+def test_an_event_scheduler_that_is_disabled_is_left_alone(server, fence):
+    """It cannot be set, and a MariaDB that is told to stop it by a file while it is disabled by its command line has one."""
+    server.restart("--event-scheduler=DISABLED")
+    try:
+        before = settings(server)
+        assert fence("on") == (0, "") and insert(server) == READ_ONLY
+        server.restart("--event-scheduler=DISABLED")
+        assert fence("verify") == (0, "")
+        assert fence("off") == (0, "") and settings(server) == before and before["event_scheduler"] == "DISABLED"
+    finally:
+        server.restart()
+
+
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+def test_the_file_is_that_of_the_record_and_ours_alone(server, fence):
+    assert fence("on") == (0, "")
+    ours = server.include / "zz-stillfs-fence.cnf"
+    text = ours.read_text()
+    assert ours.stat().st_mode & 0o777 == 0o644
+    fence.include = server.dir  # the option was changed meanwhile
+    assert fence("verify") == (0, "") and fence("on") == (0, "") and not (server.dir / ours.name).exists()
+    ours.write_text("# mine now\n" + text)
+    code, sentence = fence("off")
+    assert code == -errno.EEXIST and "written anew by somebody else" in sentence and ours.exists()
+    assert insert(server) == READ_ONLY, "it was opened although a restart would close it"
+    ours.write_text(text)
+    assert fence("off") == (0, "") and not ours.exists()
+
+
 def test_what_was_before_is_what_is_after(server, fence):
     mysql = server.kind == "mysql"
     server.query("SET GLOBAL event_scheduler=OFF")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -119,6 +120,63 @@ def test_it_outlives_the_daemon_with_all_that_it_says(site):
     assert site.value("retired") == "yes" and insert(site.server) == READ_ONLY
     site.off("off force\n")
     assert site.value("retired") is None
+
+
+def test_it_outlives_the_whole_stillfs_and_the_server(site):
+    site.on()
+    since = site.value("since")
+    site.server.stop()
+    site.m.stop()
+    site.m.start()
+    site.wait("on unreachable")
+    site.server.start()
+    assert insert(site.server) == READ_ONLY
+    site.wait("on")
+    assert (site.value("since"), site.value("renewed")) == (since, "0")
+
+
+def test_off_while_it_is_being_put_up(site):
+    """An account that is let through holds LOCK TABLES: it would be tried for a minute."""
+    holder = site.server.connect("app")
+    holder.cursor().execute("LOCK TABLES t WRITE")
+    site.write("on\n")
+    wait_for("its beginning", lambda: site.journal())
+    assert site.fence()[0] == "turning on"
+    began = time.monotonic()
+    site.off()
+    assert time.monotonic() < began + 40
+    holder.close()
+
+
+def new_session(site):
+    """What is granted counts from the next one."""
+    for number in [row[0] for row in site.server.query("SHOW PROCESSLIST") if row[1] == "stillfs"]:
+        refused(lambda: site.server.query(f"KILL {number}"))
+
+
+@pytest.mark.parametrize("site", ["mysql"], indirect=True)
+def test_half_of_it_is_told_and_gone_on_with(site):
+    """A session that our account may not end; then it has gone."""
+    site.server.query("CREATE USER above@localhost")
+    site.server.query("GRANT SYSTEM_USER ON *.* TO above@localhost")
+    site.server.query("REVOKE SYSTEM_USER ON *.* FROM stillfs@localhost")
+    new_session(site)
+    try:
+        above = site.server.connect(user="above")
+        site.write("on\n")
+        site.wait("on half")
+        assert "above@localhost may not be ended" in site.value("error") and "done yes" not in site.journal()
+        assert insert(site.server) == READ_ONLY and site.events()[-1] == "half"
+        above.close()
+        site.wait("on")
+        assert site.value("error") is None and "done yes\n" in site.journal() and site.events()[-1] == "on"
+        site.off()
+    finally:
+        if site.fence()[0] != "off":
+            site.off("off force\n")
+        site.server.query("GRANT SYSTEM_USER ON *.* TO stillfs@localhost")
+        new_session(site)
+        site.server.query("DROP USER above@localhost")
 
 
 def test_prepared_xa_transactions_are_named(site):
