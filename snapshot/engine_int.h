@@ -84,9 +84,9 @@ struct engine {
 	struct seen_logs binlogs;
 	struct seen_sets stock;
 	struct seen_orphans orphans;
+	struct seen_holds holds;
 	bool db_recover_due; /* the engine thread's own, as this: */
 	uint64_t db_recover_ns; /* not before */
-	/* the lock's owner rendered the coordinator's lines here, so that status calls no SQL */
 	pthread_mutex_t save_lock; /* one writer of a record at a time */
 };
 

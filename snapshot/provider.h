@@ -98,6 +98,11 @@ struct prov_ops {
 	 * has no set's name of its own has one that begins with ".", and remove gets its id for a name. */
 	int (*scan)(void *p, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg,
 		    uint32_t max_ms, struct snap_error *err);
+	/* optional: does something keep these sets (their ids) from being removed? fn(arg, i, why) for each where that is
+	 * certain: why "" when nothing does. Only asks, and ends soon with -ECANCELED when r->cancelled says so; of r nothing
+	 * else is set. */
+	int (*holds)(void *p, const struct prov_run *r, const char (*ids)[33], size_t n,
+		     void (*fn)(void *arg, size_t i, const char *why), void *arg, uint32_t max_ms, struct snap_error *err);
 	/* optional: keep the pin in the provider's records, too */
 	int (*note_pin)(void *p, const char *set_id, bool pin, uint32_t max_ms, struct snap_error *err);
 	/* optional: stillfs ends while the set is pending. Save what resume will need, then as finish. */

@@ -97,6 +97,7 @@ static void head(struct engine *e, const struct plan *pl, struct vbuf *out)
 		    pl->n_delete + pl->n_orphans_delete, left);
 	orphans_count(e, out);
 	vbuf_puts(out, "\n");
+	holds_line(e, pl, out);
 }
 
 static void row(const struct set *s, bool keep, const int w[2], struct vbuf *out)
@@ -151,6 +152,7 @@ int prune_show(struct engine *e, const char *set, struct vbuf *out)
 	orphans_ask(e, false);
 	r = plan_make(e, &pl, true, &err);
 	if (r == 0) {
+		holds_ask(e, &pl);
 		head(e, &pl, out);
 		rows(e, &pl, out);
 	}

@@ -3,6 +3,7 @@
  *   prune_run.c    carrying a plan out: journal, removals, log of runs
  *   prune_store.c  what state_dir keeps: policy, identity of the machine, journal, log
  *   prune_files.c  the control files retention, prune, prune.log
+ *   holds.c        what holds a plan's sets at the provider, asked when somebody reads it
  * Locks: e->lock guards all of struct prune but `io`; io is taken before it, by whoever writes to state_dir. */
 #ifndef STILLFS_SNAPSHOT_PRUNE_INT_H
 #define STILLFS_SNAPSHOT_PRUNE_INT_H
@@ -53,6 +54,12 @@ void plan_free(struct plan *pl);
 /* Why a set is kept: every reason, with commas. `policy keep` or, when it goes, why. */
 void plan_reason(const struct engine *e, const struct plan *pl, size_t i, struct vbuf *out);
 const char *prune_off(const struct engine *e); /* why nothing is pruned by itself; NULL: it is */
+
+/* holds.c; e->lock held, but for holds_look */
+void holds_ask(struct engine *e, const struct plan *pl); /* somebody reads this plan: at most one look a minute for a set */
+uint64_t holds_due(const struct engine *e); /* CLOCK_BOOTTIME; UINT64_MAX: none is due */
+void holds_look(struct engine *e); /* if it is due. The engine's thread, between runs; a request ends it early */
+void holds_line(struct engine *e, const struct plan *pl, struct vbuf *out); /* "holds ...\n" of the plan's head, or nothing */
 
 /* prune_run.c */
 /* id NULL: the current plan. by: a literal. 0 also for a plan that a process before this one has made count: who asked

@@ -298,6 +298,7 @@ bool prune_failed(struct engine *e, struct set *s, const struct snap_error *err)
 	s->tries++;
 	free(s->held);
 	s->held = strdup(err->msg);
+	s->held_told = false;
 	s->held_ns = clock_boot_ns() + HELD_S * NS_PER_S;
 	memcpy(id, s->id, sizeof(id));
 	held = held && s->held;

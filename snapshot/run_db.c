@@ -124,7 +124,7 @@ uint64_t run_db_due(const struct engine *e)
 
 	due = stock < due ? stock : due;
 	due = orphans < due ? orphans : due;
-
+	due = holds_due(e) < due ? holds_due(e) : due;
 	return e->db_recover_due && e->db_recover_ns < due ? e->db_recover_ns : due;
 }
 
@@ -141,5 +141,6 @@ bool run_db_chores(struct engine *e)
 	binlogs_look(e);
 	stock_look(e);
 	orphans_look(e);
+	holds_look(e);
 	return !e->db_recover_due;
 }

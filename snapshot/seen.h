@@ -37,4 +37,11 @@ struct seen_orphans {
 	struct snap_error error;
 };
 
+/* holds.c: what keeps sets of the plan from being removed */
+struct seen_holds {
+	bool asked;
+	uint64_t not_before_ns; /* CLOCK_BOOTTIME: a look that failed is not repeated at once */
+	struct snap_error error;
+};
+
 #endif

@@ -58,6 +58,8 @@ struct set {
 	char *held; /* why its data could not be removed, NULL */
 	char origin[33]; /* as the provider's records tell: prune_origin of whoever made it; "": they do not */
 	uint64_t held_ns; /* until when that is believed, CLOCK_BOOTTIME */
+	bool held_told; /* the provider told so when it was asked (holds.c); false: a removal has failed */
+	uint64_t asked_ns; /* when it was asked last, CLOCK_BOOTTIME; 0: never */
 	unsigned tries; /* to remove it */
 	/* of engine_clean.c: when its data is removed (CLOCK_BOOTTIME), and the pause after a failure */
 	uint64_t clean_ns, sure_ns; /* sure: from then on nothing of it shows up any more; 0: not set */

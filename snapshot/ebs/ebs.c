@@ -417,4 +417,5 @@ const struct prov_ops prov_ebs = {
 	.list = ebs_list,
 	.scan = ebs_scan,
 	.note_pin = ebs_note_pin,
+	.holds = ebs_holds,
 };

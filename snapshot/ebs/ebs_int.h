@@ -93,6 +93,9 @@ int ebs_remove(void *self, const char *name, const char *set_id, uint32_t max_ms
 /* ebs_use.c: may these be deleted? -EBUSY with what keeps one of them: a lock, an image, a volume that is being made
  * of it. Another error: it cannot be known now. 0 also when this host may not ask; then the deletion's answer tells. */
 int use_check(struct api *a, const struct snaps *s, struct snap_error *err);
+/* prov_ops.holds */
+int ebs_holds(void *self, const struct prov_run *r, const char (*ids)[33], size_t n,
+	      void (*fn)(void *arg, size_t i, const char *why), void *arg, uint32_t max_ms, struct snap_error *err);
 
 /* ebs_resume.c: prov_ops.resume. */
 int ebs_resume(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);

@@ -1,9 +1,12 @@
 """Prune on provider ebs, against moto with its thousand foreign snapshots: only this lineage's go, a refused removal is
 shown and tried again, another host of the same name with a lineage of its own touches nothing. What is locked, in use or being
-restored is kept, with the reason. Among thousands of another host of the same name, page by page and throttled, a policy removes
+restored is kept, with the reason, which a plan knows before anybody tries. Among thousands of another host of the same name, page by page and throttled, a policy removes
 what it would remove alone."""
 
+import errno
 import os
+
+import pytest
 
 from cloud import cloud, make_cloud, snapshot  # noqa: F401
 from stillfs import wait_for
@@ -94,6 +97,75 @@ def test_who_may_not_ask_says_so_once_and_goes_by_the_deletions_answer(cloud, ma
     assert sets(m) == ["a", "c"] and "InvalidSnapshot.InUse" in held(m, "a")
     assert m.log().count("this host may not ask whether a snapshot is ") == 3, m.log()
     assert cloud.calls.count("DescribeLockedSnapshots") == cloud.calls.count("DescribeImages") == 1
+
+
+QUESTIONS = ("DescribeLockedSnapshots", "DescribeImages", "DescribeVolumes")
+
+
+def told(m):
+    """The plan, once the provider has been asked what it holds."""
+    wait_for("the provider's answer", lambda: plan(m)[0]["holds"] != "looking", 30)
+    return plan(m)
+
+
+def asked(cloud):  # noqa: F811
+    return [cloud.calls.count(q) for q in QUESTIONS[:2]]
+
+
+def test_a_plan_says_what_holds_a_set_before_anybody_tries(cloud, make_mount):  # noqa: F811
+    cloud.proxy.aged = True
+    m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
+    take(m, "abcde")
+    cloud.proxy.holds.update(zip(cloud.made, ("locked", "image", "restore")))
+    assert asked(cloud) == [0, 0], "only for somebody who reads the plan"
+    head, rows = plan(m)
+    assert head["holds"] == "looking" and [rows[n][0] for n in "abcde"] == ["delete"] * 4 + ["keep"]
+    head2, rows = told(m)
+    assert head2["holds"] == "3" and [rows[n][0] for n in "abcde"] == ["keep"] * 3 + ["delete", "keep"]
+    for n, why in zip("abc", ("is locked (governance)", "is in use by the image ami-", "is being restored: volume vol-")):
+        assert "cannot be removed: " in rows[n][1] and why in rows[n][1]
+    assert asked(cloud) == [1, 1] and not cloud.sent("DeleteSnapshot"), "one question for all sets"
+    told(m)
+    assert asked(cloud) == [1, 1], "at most once a minute"
+    assert m.write("prune", f"apply {head['plan']}\n") == errno.EAGAIN, "another plan since"
+    assert m.write("prune", f"apply {head2['plan']}\n") == 0
+    settled(m)
+    assert sets(m) == list("abce") and [f["SnapshotId"] for f in cloud.sent("DeleteSnapshot")] == cloud.made[3:4]
+    assert "Z skipped " not in m.read("prune.log")
+    cloud.proxy.holds.clear()
+    m.stop()
+    m.start()
+    head, rows = told(m)
+    assert head["holds"] == "0" and [rows[n][0] for n in "abce"] == ["delete"] * 3 + ["keep"]
+
+
+def test_a_question_about_what_is_held_holds_up_no_snapshot(cloud, make_mount):  # noqa: F811
+    cloud.proxy.aged = True
+    m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
+    take(m, "ab")
+    cloud.proxy.holds[cloud.made[0]] = "locked"
+    cloud.proxy.released.clear()
+    cloud.faults["DescribeImages"] = ["held"]
+    assert plan(m)[0]["holds"] == "looking"
+    wait_for("the question", lambda: "DescribeImages" in cloud.proxy.holding)
+    assert snapshot(m, "c class=nightly") == 0 and "DescribeImages" in cloud.proxy.holding, "while it is not answered"
+    cloud.proxy.released.set()
+    m.wait_state("c", "complete")
+    head, rows = told(m)  # it is asked again, after the snapshot
+    assert head["holds"] == "1" and [rows[n][0] for n in "abc"] == ["keep", "delete", "keep"]
+
+
+@pytest.mark.parametrize("fault,words", [("denied", "0"), ("code InvalidParameterValue", "unknown: DescribeLockedSnapshots: ")])
+def test_what_cannot_be_asked_keeps_no_set(cloud, make_mount, fault, words):  # noqa: F811
+    cloud.proxy.aged = True
+    m = make_mount(env=cloud.env, retention="keep_last 1", **cloud.options)
+    take(m, "ab")
+    for q in QUESTIONS:
+        cloud.faults[q] = [fault]
+    plan(m)
+    head, rows = told(m)
+    assert head["holds"].startswith(words) and rows["a"][0] == "delete", (head, rows)
+    assert m.log().count("this host may not ask whether a snapshot is ") == (3 if fault == "denied" else 0)
 
 
 def test_a_policy_among_thousands_of_a_host_of_the_same_name_page_by_page_and_throttled(cloud, make_mount):  # noqa: F811

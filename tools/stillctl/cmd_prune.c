@@ -81,13 +81,18 @@ static int plan_json(char *text)
 	return 0;
 }
 
-/* Reading the plan asks for a look at what the provider has without a record: with what that finds. */
+static bool looking(const char *text)
+{
+	return strstr(text, "\norphans looking\n") || strstr(text, "\nholds looking\n");
+}
+
+/* Reading the plan has the provider asked what it has without a record, and what it holds: with what that finds. */
 static char *plan_text(void)
 {
 	const struct timespec tick = { .tv_nsec = 100000000 };
 	char *text = ctl_slurp("prune");
 
-	for (int i = 0; text && strstr(text, "\norphans looking\n") && i < LOOK_TICKS; i++) {
+	for (int i = 0; text && looking(text) && i < LOOK_TICKS; i++) {
 		free(text);
 		(void)nanosleep(&tick, NULL);
 		text = ctl_slurp("prune");
