@@ -122,26 +122,25 @@ static bool is_candidate(const char *name)
 	return name[0] != '.' || strncmp(name, ".partial-", 9) == 0 || strncmp(name, ".trash-", 7) == 0;
 }
 
-/* Has an earlier pair's local_dir it, too? Then it is told of already: the first one holds the set. */
-static bool told(const struct local *l, unsigned i, const char *name)
-{
-	for (unsigned k = 0; k < i; k++) {
-		cleanup_fd int base = local_own_base(l, k) ? local_open_base(l, k) : -1;
-
-		if (base >= 0 && faccessat(base, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-			return true;
-	}
-	return false;
-}
-
 struct told {
 	const char *lineage;
 	int (*fn)(void *arg, struct set *s);
 	void *arg;
 	uint64_t end;
+	int earlier[DOOR_MAX_PAIRS]; /* the directories that were read before this one */
+	unsigned n_earlier;
 };
 
-static int scan_base(const struct local *l, unsigned i, const struct told *t, struct snap_error *err)
+/* Has an earlier pair's local_dir it, too? Then it is told of already: the first one holds the set. */
+static bool told(const struct told *t, const char *name)
+{
+	for (unsigned k = 0; k < t->n_earlier; k++)
+		if (faccessat(t->earlier[k], name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	return false;
+}
+
+static int scan_base(const struct local *l, unsigned i, struct told *t, struct snap_error *err)
 {
 	int base = local_open_base(l, i), r = 0;
 	DIR *d = base >= 0 ? fdopendir(base) : NULL;
@@ -152,7 +151,7 @@ static int scan_base(const struct local *l, unsigned i, const struct told *t, st
 	if (!d)
 		return snap_error_set(err, -errno, "read local_dir %s: %s", l->dir[i], strerror(errno));
 	while (r == 0 && (e = readdir(d))) {
-		struct set *s = is_candidate(e->d_name) && !told(l, i, e->d_name) ? read_clone(base, e->d_name, &r) : NULL;
+		struct set *s = is_candidate(e->d_name) && !told(t, e->d_name) ? read_clone(base, e->d_name, &r) : NULL;
 
 		if (s && *t->lineage && strcmp(s->lineage, t->lineage) != 0)
 			set_free(s);
@@ -161,6 +160,11 @@ static int scan_base(const struct local *l, unsigned i, const struct told *t, st
 		if (r == 0 && clock_boot_ns() > t->end)
 			r = snap_error_set(err, -ETIMEDOUT, "read local_dir %s: not done in time", l->dir[i]);
 	}
+	t->earlier[t->n_earlier] = fcntl(base, F_DUPFD_CLOEXEC, 0);
+	if (t->earlier[t->n_earlier] >= 0)
+		t->n_earlier++;
+	else if (r == 0)
+		r = -errno;
 	(void)closedir(d);
 	return r < 0 ? snap_error_set(err, r, "read local_dir %s: %s", l->dir[i], strerror(-r)) : 0;
 }
@@ -174,5 +178,7 @@ int local_scan(void *self, const char *lineage, const char *name, int (*fn)(void
 
 	for (unsigned i = 0; r == 0 && i < l->n_dirs; i++)
 		r = local_own_base(l, i) ? scan_base(l, i, &t, err) : 0;
+	while (t.n_earlier)
+		(void)close(t.earlier[--t.n_earlier]);
 	return r;
 }
