@@ -88,17 +88,18 @@ static void say_next(const struct members *ms, const struct wish *w)
 	tool_say("%s", p);
 }
 
-/* What is known to fail later is refused before anything is made. */
-static int check(const struct wish *w, const struct members *ms, struct snap_error *err)
+/* The places of what is to be mounted. What is known to fail later is refused before anything is made. */
+static int check(const struct wish *w, const struct members *ms, struct place *place, struct snap_error *err)
 {
-	struct place p;
 	int r = 0;
 
 	for (unsigned i = 0; r == 0 && w->mount && i < ms->n_pairs; i++) {
-		r = place_read(ms->pair[i], ms, &p, err);
-		if (r == 0 && *p.crypt)
+		const struct place *p = &place[i];
+
+		r = place_read(ms->pair[i], ms, &place[i], err);
+		if (r == 0 && *p->crypt)
 			r = snap_error_set(err, -EOPNOTSUPP, "%s lies on %s: that is opened with its own key; restore without --mount, then open "
-							     "and mount it by hand", p.mountpoint, p.crypt);
+							     "and mount it by hand", p->mountpoint, p->crypt);
 	}
 	return r;
 }
@@ -106,11 +107,11 @@ static int check(const struct wish *w, const struct members *ms, struct snap_err
 int tool_restore(struct tool *t, int argc, char **argv, struct snap_error *err)
 {
 	static char where[TOOL_PAIRS][700]; /* one thread */
+	static struct place place[TOOL_PAIRS];
 	struct members *ms = calloc(1, sizeof(*ms));
 	struct undo *u = undo_new(-1);
 	struct vbuf used = VBUF_INIT;
 	struct wish w = { 0 };
-	struct place p;
 	char zone[32] = "";
 	int r = ms && u ? read_wish(argc, argv, &w, err) : snap_error_set(err, -ENOMEM, "out of memory");
 
@@ -119,7 +120,7 @@ int tool_restore(struct tool *t, int argc, char **argv, struct snap_error *err)
 	if (r == 0)
 		r = name_devices(&w, ms, err);
 	if (r == 0)
-		r = check(&w, ms, err);
+		r = check(&w, ms, place, err);
 	if (r == 0)
 		r = make_find_zone(t, &w, zone, &used, err);
 	if (r == 0)
@@ -127,8 +128,7 @@ int tool_restore(struct tool *t, int argc, char **argv, struct snap_error *err)
 	if (r == 0 && w.mount)
 		r = assemble_mount(u, ms, w.mount, where, err);
 	for (unsigned i = 0; r == 0 && w.mount && i < ms->n_pairs; i++)
-		if ((r = place_read(ms->pair[i], ms, &p, err)) == 0)
-			(void)printf("path %s %s\n", p.mountpoint, where[i]);
+		(void)printf("path %s %s\n", place[i].mountpoint, where[i]);
 	if (r == 0 && w.read_all)
 		r = assemble_read_all(ms, err);
 	for (unsigned i = 0; r == 0 && i < ms->n; i++)
