@@ -12,9 +12,6 @@
 #include "snapshot/program.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +34,7 @@ struct hooks {
 
 /* One call of a hook. */
 struct call {
+	struct hooks *h;
 	const char *key, *word; /* hook.pre, pre */
 	const char *set, *result;
 	uint32_t max_ms;
@@ -70,8 +68,31 @@ static char *env_dirs(const char *key, const struct door *d, bool backing)
 	return text;
 }
 
-static int spawn(struct hooks *h, const struct call *c, const char *path, const int out[2], const int errs[2], pid_t *pid)
+static int keep(void *arg, bool errs, const char *text, size_t n)
 {
+	struct call *c = arg;
+	size_t room = sizeof(c->out) - 1 - c->out_len, part = n < room ? n : room;
+
+	if (errs) {
+		program_keep_end(c->errs, sizeof(c->errs), &c->errs_len, text, n);
+		return 0;
+	}
+	memcpy(c->out + c->out_len, text, part); /* what is too much is dropped */
+	c->out_len += part;
+	c->out[c->out_len] = '\0';
+	return 0;
+}
+
+static int why(void *arg)
+{
+	const struct call *c = arg;
+
+	return atomic_load(&c->h->severed) ? -ECONNABORTED : 0;
+}
+
+static int run_hook(struct hooks *h, struct call *c, struct snap_error *err)
+{
+	const char *path = conf_str(h->d->conf, c->key), *said;
 	char *argv[] = { (char *)(uintptr_t)path, (char *)(uintptr_t)c->word, NULL };
 	char *env[] = { env_of("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
 			env_of("STILLFS_HOOK", c->word),
@@ -81,79 +102,21 @@ static int spawn(struct hooks *h, const struct call *c, const char *path, const 
 			env_dirs("STILLFS_MOUNTPOINTS", h->d, false),
 			env_dirs("STILLFS_BACKINGS", h->d, true),
 			NULL };
-	int r = program_spawn(path, argv, env, -1, out[1], errs[1], pid);
+	struct program p = { .path = path, .argv = argv, .env = env, .in = -1, .why = why, .said = keep, .arg = c,
+			     .deadline_ns = clock_boot_ns() + c->max_ms * NS_PER_MS };
+	int status, r = 0;
 
+	c->h = h;
+	if (*path)
+		r = program_run(&p);
 	for (int i = 0; env[i]; i++)
 		free(env[i]);
-	return r;
-}
-
-static void take(int fd, char *buf, size_t cap, size_t *len)
-{
-	char more[512];
-	ssize_t n;
-
-	while ((n = read(fd, more, sizeof(more))) > 0) { /* what is too much is read and dropped */
-		size_t room = cap - 1 - *len, part = (size_t)n < room ? (size_t)n : room;
-
-		memcpy(buf + *len, more, part);
-		*len += part;
-	}
-	buf[*len] = '\0';
-}
-
-/* Until it has ended: 0 with *status; -ETIMEDOUT, -ECONNABORTED: killed, with its group. */
-static int await(struct hooks *h, struct call *c, pid_t pid, int out, int errs, int *status)
-{
-	uint64_t end = clock_boot_ns() + c->max_ms * NS_PER_MS;
-	struct pollfd p[2] = { { .fd = out, .events = POLLIN }, { .fd = errs, .events = POLLIN } };
-	int r = 0;
-
-	for (;;) {
-		pid_t got = waitpid(pid, status, WNOHANG);
-
-		take(out, c->out, sizeof(c->out), &c->out_len);
-		take(errs, c->errs, sizeof(c->errs), &c->errs_len);
-		if (got == pid)
-			return r;
-		if (got < 0 && errno != EINTR)
-			return -errno;
-		if (r == 0 && (clock_boot_ns() >= end || atomic_load(&h->severed))) {
-			r = atomic_load(&h->severed) ? -ECONNABORTED : -ETIMEDOUT;
-			(void)kill(-pid, SIGKILL);
-		}
-		if (r < 0 && clock_boot_ns() >= end + NS_PER_S)
-			return r; /* in an uninterruptible call: left to itself */
-		(void)poll(p, 2, 2);
-		for (int i = 0; i < 2; i++)
-			if (p[i].revents & POLLHUP)
-				p[i].fd = -1;
-	}
-}
-
-static int run_hook(struct hooks *h, struct call *c, struct snap_error *err)
-{
-	const char *path = conf_str(h->d->conf, c->key), *said;
-	int out[2] = { -1, -1 }, errs[2] = { -1, -1 }, status = 0, r;
-	pid_t pid = -1;
-
 	if (!*path)
 		return 0;
-	if (pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0)
-		return snap_error_set(err, -errno, "%s: pipe: %s", c->key, strerror(errno));
-	r = pipe2(errs, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : spawn(h, c, path, out, errs, &pid);
-	if (r < 0)
-		snap_error_set(err, r, "%s: run %s: %s", c->key, path, strerror(-r));
-	else
-		r = await(h, c, pid, out[0], errs[0], &status);
-	for (int i = 0; i < 2; i++) {
-		(void)close(out[i]);
-		if (errs[i] >= 0)
-			(void)close(errs[i]);
-	}
+	if (!p.ran)
+		return snap_error_set(err, r, "%s: run %s: %s", c->key, path, strerror(-r));
+	status = p.status;
 	said = program_last_line(c->errs);
-	if (pid < 0)
-		return r;
 	if (r == -ETIMEDOUT)
 		return snap_error_set(err, r, "%s: %s had not ended after %u ms and was killed", c->key, path, c->max_ms);
 	if (r < 0)

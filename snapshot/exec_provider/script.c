@@ -8,9 +8,6 @@
 #include "snapshot/program.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,17 +15,14 @@
 #include <unistd.h>
 
 #define ERRORS_MAX 1024
-#define TICK_MS 5
 #define CODE_STALE 65 /* sysexits.h: EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL */
 #define CODE_NODATA 66
 #define CODE_AGAIN 75
 
 struct child {
-	pid_t pid;
-	int out, errs; /* our ends */
+	struct script_call *c;
 	char said[ERRORS_MAX];
 	size_t said_len;
-	bool too_much;
 };
 
 static int request_fd(const char *text)
@@ -43,72 +37,24 @@ static int request_fd(const char *text)
 	return fd;
 }
 
-static int spawn(const struct script_call *c, int in, int out, int errs, pid_t *pid)
+static int hear(void *arg, bool errs, const char *text, size_t n)
 {
-	char *argv[] = { (char *)(uintptr_t)c->path, (char *)(uintptr_t)c->verb, NULL };
-	char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", lang[] = "LC_ALL=C.UTF-8";
-	char *env[] = { path, lang, NULL };
+	struct child *k = arg;
 
-	return program_spawn(c->path, argv, env, in, out, errs, pid);
+	if (errs) /* the end of it is what counts */
+		program_keep_end(k->said, sizeof(k->said), &k->said_len, text, n);
+	else if (k->c->out.len + n > SCRIPT_OUTPUT_MAX)
+		return -EMSGSIZE;
+	else
+		vbuf_add(&k->c->out, text, n);
+	return 0;
 }
 
-static void take(struct script_call *c, struct child *k)
+static int why(void *arg)
 {
-	char more[4096];
-	ssize_t n;
+	const struct script_call *c = ((const struct child *)arg)->c;
 
-	while ((n = read(k->out, more, sizeof(more))) > 0) {
-		if (c->out.len + (size_t)n > SCRIPT_OUTPUT_MAX) {
-			k->too_much = true;
-			return;
-		}
-		vbuf_add(&c->out, more, (size_t)n);
-	}
-	while ((n = read(k->errs, more, sizeof(more))) > 0) { /* the end of it is what counts */
-		size_t len = (size_t)n < sizeof(k->said) - 1 ? (size_t)n : sizeof(k->said) - 1;
-		size_t keep = k->said_len + len < sizeof(k->said) ? k->said_len : sizeof(k->said) - 1 - len;
-
-		memmove(k->said, k->said + k->said_len - keep, keep);
-		memcpy(k->said + keep, more + (size_t)n - len, len);
-		k->said_len = keep + len;
-	}
-	k->said[k->said_len] = '\0';
-}
-
-/* 0 with *status, or why it was killed. */
-static int await(struct script_call *c, struct child *k, int *status)
-{
-	struct pollfd p[2] = { { .fd = k->out, .events = POLLIN }, { .fd = k->errs, .events = POLLIN } };
-	uint64_t killed = 0;
-	int r = 0;
-
-	for (;;) {
-		pid_t got = waitpid(k->pid, status, WNOHANG);
-
-		take(c, k);
-		if (got == k->pid) {
-			(void)kill(-k->pid, SIGKILL); /* whom it left behind */
-			return k->too_much ? -EMSGSIZE : r;
-		}
-		if (got < 0 && errno != EINTR)
-			return -errno;
-		if (r == 0 && k->too_much)
-			r = -EMSGSIZE;
-		else if (r == 0 && c->stop && c->stop(c->stop_arg))
-			r = -ECANCELED;
-		else if (r == 0 && clock_boot_ns() >= c->deadline_ns)
-			r = -ETIMEDOUT;
-		if (r < 0 && !killed) {
-			(void)kill(-k->pid, SIGKILL);
-			killed = clock_boot_ns();
-		}
-		if (killed && clock_boot_ns() >= killed + NS_PER_S)
-			return r; /* in an uninterruptible call: left to itself */
-		(void)poll(p, 2, TICK_MS);
-		for (int i = 0; i < 2; i++)
-			if (p[i].revents & POLLHUP)
-				p[i].fd = -1;
-	}
+	return c->stop && c->stop(c->stop_arg) ? -ECANCELED : 0;
 }
 
 static int judge(const struct script_call *c, struct child *k, int r, int status, uint64_t begun, struct snap_error *err)
@@ -134,33 +80,17 @@ static int judge(const struct script_call *c, struct child *k, int r, int status
 
 int script_run(struct script_call *c, struct snap_error *err)
 {
+	char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", lang[] = "LC_ALL=C.UTF-8";
+	char *argv[] = { (char *)(uintptr_t)c->path, (char *)(uintptr_t)c->verb, NULL };
+	char *env[] = { path, lang, NULL };
 	cleanup_fd int in = request_fd(c->request);
 	uint64_t begun = clock_boot_ns();
-	struct child k = { .pid = -1 };
-	int out[2], errs[2], status = 0, r;
+	struct child k = { .c = c };
+	struct program p = { .path = c->path, .argv = argv, .env = env, .in = in, .alone = true, .deadline_ns = c->deadline_ns,
+			     .why = why, .said = hear, .arg = &k };
+	int r = in < 0 ? -errno : program_run(&p);
 
-	if (in < 0 || pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0)
-		return snap_error_set(err, -errno, "run %s: %s", c->path, strerror(errno));
-	if (pipe2(errs, O_CLOEXEC | O_NONBLOCK) < 0) {
-		r = -errno;
-		(void)close(out[0]);
-		(void)close(out[1]);
+	if (!p.ran)
 		return snap_error_set(err, r, "run %s: %s", c->path, strerror(-r));
-	}
-	(void)fcntl(out[1], F_SETFL, 0); /* the script's end may block */
-	(void)fcntl(errs[1], F_SETFL, 0);
-	r = spawn(c, in, out[1], errs[1], &k.pid);
-	(void)close(out[1]);
-	(void)close(errs[1]);
-	k.out = out[0];
-	k.errs = errs[0];
-	if (r < 0) {
-		snap_error_set(err, r, "run %s: %s", c->path, strerror(-r));
-	} else {
-		r = await(c, &k, &status);
-		r = judge(c, &k, r, status, begun, err);
-	}
-	(void)close(k.out);
-	(void)close(k.errs);
-	return r;
+	return judge(c, &k, r, p.status, begun, err);
 }

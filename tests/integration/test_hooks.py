@@ -124,3 +124,10 @@ def test_output_that_is_no_position_fails_the_set(make_mount, hook):
     m = make_mount(provider="null", hook__locked=hook("locked", "echo 'Not A Key'"))
     assert m.write("snapshot", "one\n") == errno.EINVAL
     assert "lines of KEY VALUE" in m.last_error()["message"]
+
+
+def test_a_hook_may_say_more_than_a_pipe_holds_and_its_last_line_counts(make_mount, hook):
+    m = make_mount(provider="null", hook__pre=hook("pre", "set -e\nhead -c 300000 /dev/zero\nhead -c 300000 /dev/zero >&2\n"
+                                                   "echo >&2; echo no room here >&2; exit 3"))
+    assert m.write("snapshot", "one\n") == errno.EIO
+    assert m.last_error()["message"].endswith("hook-pre ended with code 3: no room here")
