@@ -64,6 +64,26 @@ def test_the_lock_does_not_last_as_long_as_the_provider(tmp):
     assert pieces.returncode == 0 and "mariadb, local: 10 snapshots" in pieces.stdout, pieces
 
 
+def test_pieces_of_one_measurement_are_shown_as_one(tmp):
+    """The second was cut off before its clients were asked."""
+    def piece(n, name="window", delay=1.0, **more):
+        one = {"server": "mariadb", "provider": "local", "hold_ms": 2.0, "asked_ms": 1.0, "position_ms": 1.0, "drain_ms": 1.0, "rest_ms": 1.0}
+        (tmp / f"{n}.json").write_text(json.dumps({"bench": name, "delay_s": delay, "results": [{**one, "lock_ms": k, **more} for k in range(n)]}))
+        return tmp / f"{n}.json"
+
+    def merge(*files):
+        return subprocess.run([BENCH / "window", "--merge", *files], capture_output=True, text=True)
+    clients = {"stall_ms": 4.0, "quiet_stall_ms": 4.0, "reads_before_ms": [1.0], "reads_held_ms": [1.0]}
+    r = merge(piece(5, **clients), piece(2))
+    assert r.returncode == 0 and "mariadb, local: 7 snapshots" in r.stdout, r
+    lock, = [line.split() for line in r.stdout.splitlines() if line.startswith("lock ms")]
+    assert lock[2] == "1.00" and lock[4] == "4.00", lock
+    r = merge(piece(5, **clients), piece(3, delay=2.0))
+    assert r.returncode and "different --delay" in r.stderr, r
+    r = merge(piece(5, **clients), piece(4, name="takeover"))
+    assert r.returncode and "4.json: not written by tests/bench/window --json" in r.stderr, r
+
+
 def test_every_client_waits_for_a_take_over(tmp):
     got = bench(tmp, "takeover", "--rounds", "3", "--nodes", "3000", "--open", "100")
     assert got["nodes"] >= 3000 and got["open"] >= 100
