@@ -97,7 +97,8 @@ def test_a_daemon_that_was_stopped_is_replaced_once_it_dies(mount):
 
 def memory_kb(m):
     """(of the tables that daemons share, the keeper's own). Without the requests' slots: a new daemon may take others than the
-    one before it, so their pages come to be there as they are used, up to as many as there are."""
+    one before it, so their pages come to be there as they are used, up to as many as there are: that all are free again says that
+    none is lost (slots_left)."""
     fds = pathlib.Path(f"/proc/{m.keeper}/fd")
     tables = [fd for fd in fds.iterdir() if os.readlink(fd).startswith("/memfd:") and "-requests" not in os.readlink(fd)]
     assert len(tables) > 5
