@@ -149,6 +149,9 @@ def test_what_everybody_has_by_a_role_is_named(server, fence):
         undo, who = "SET GLOBAL mandatory_roles=''", "everybody@% has SUPER or SYSTEM_VARIABLES_ADMIN, and everybody has it by mandatory_roles"
     try:
         assert fence("check")[0] == -errno.EPERM and who in fence.found, fence.found
+        if server.kind == "mysql":
+            server.query("SET GLOBAL mandatory_roles='`everybody`@`%`'")
+            assert fence("check")[0] == -errno.EPERM and who in fence.found, fence.found
     finally:
         server.query(undo)
         if server.kind == "mysql":
