@@ -12,7 +12,7 @@
 	      "'innodb_log_file_size', 'innodb_log_files_in_group', 'innodb_undo_directory', " \
 	      "'innodb_undo_tablespaces', 'innodb_page_size', 'innodb_checksum_algorithm', 'innodb_temp_data_file_path', " \
 	      "'aria_log_dir_path', 'log_bin_basename', 'log_bin_index', 'relay_log_basename', 'relay_log_index', " \
-	      "'relay_log_info_file', 'lower_case_table_names', 'gtid_mode', 'enforce_gtid_consistency', " \
+	      "'relay_log_info_file', 'pid_file', 'lower_case_table_names', 'gtid_mode', 'enforce_gtid_consistency', " \
 	      "'innodb_file_per_table', 'default_storage_engine', 'character_set_server', 'collation_server'"
 
 int my_read_layout(struct my *m, struct vbuf *out, struct snap_error *err)

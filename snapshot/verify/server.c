@@ -74,6 +74,8 @@ static int add_layout(const struct vspec *s, struct args *a, struct snap_error *
 		if (strncmp(l, "option ", 7) != 0 || !(value = strchr(name, ' ')))
 			continue;
 		*value++ = '\0';
+		if (strcmp(name, "pid_file") == 0)
+			continue; /* for add_relay_logs */
 		r = check_path(s, name, value, err);
 		option = name;
 		for (size_t i = 0; i < sizeof(renamed) / sizeof(renamed[0]); i++)
@@ -83,6 +85,17 @@ static int add_layout(const struct vspec *s, struct args *a, struct snap_error *
 		add(a, "--loose-%s=%s", option, value);
 	}
 	return r;
+}
+
+/* MariaDB names relay logs after its pid file unless it is told, and does not start when the index of a connection's is not
+ * there. */
+static void add_relay_logs(const struct vspec *s, struct args *a)
+{
+	cleanup_free char *named = verify_value(s->layout, "option relay_log_basename"), *pid = verify_value(s->layout, "option pid_file");
+	const char *name = pid && strrchr(pid, '/') ? strrchr(pid, '/') + 1 : pid;
+
+	if (!named && name && *name)
+		add(a, "--relay-log=%.*s-relay-bin", (int)strcspn(name, "."), name);
 }
 
 int server_args(const struct vspec *s, char *argv[VERIFY_ARGS_MAX], struct snap_error *err)
@@ -108,6 +121,8 @@ int server_args(const struct vspec *s, char *argv[VERIFY_ARGS_MAX], struct snap_
 		add(&a, "%s", fixed[i]);
 	if (id)
 		add(&a, "--server-id=%s", id);
+	if (kind && strcmp(kind, "mariadb") == 0)
+		add_relay_logs(s, &a);
 	if (kind && strcmp(kind, "mysql") == 0) {
 		add(&a, "--loose-mysqlx=OFF");
 		add(&a, "--loose-secure-file-priv=NULL");

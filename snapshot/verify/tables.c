@@ -163,14 +163,14 @@ static int binlog_end(MYSQL *c, char file[512], char pos[32], const char *want, 
 	return 0;
 }
 
-/* GTID sets are equal when each is part of the other; MariaDB's lists are compared as sorted text by the server's own
- * order, which is by domain. */
+/* GTID sets are equal when each is part of the other: the record has them on one line, and without what needs quoting, tags
+ * too. MariaDB's lists are compared as sorted text by the server's own order, which is by domain. */
 static int same_gtid(MYSQL *c, bool mariadb, const char *key, const char *want, const char *found, struct snap_error *err)
 {
 	struct vbuf sql = VBUF_INIT;
 	cleanup_free char *same = NULL;
 
-	if (mariadb || strspn(want, "0123456789abcdefABCDEF-:, ") != strlen(want))
+	if (mariadb || strspn(want, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-:, ") != strlen(want))
 		return strcmp(want, found) == 0 ? 0 : snap_error_set(err, -ESTALE, "%s is %s, the record says %s", key, found,
 								    want);
 	vbuf_printf(&sql, "SELECT GTID_SUBSET('%s', '%s') AND GTID_SUBSET('%s', '%s')", want, found, found, want);
@@ -201,6 +201,42 @@ static int check_gtid(const struct vspec *s, MYSQL *c, bool mariadb, bool fill, 
 	return same_gtid(c, mariadb, key, want, found, err);
 }
 
+/* Where the record speaks of this channel; NULL: nowhere. Of all keys the next one is then this channel's. */
+static const char *recorded(const char *position, const char *channel)
+{
+	static const char key[] = "source_channel ";
+	size_t n = strlen(channel);
+
+	for (const char *p = position; (p = strstr(p, key)); p += sizeof(key) - 1) {
+		const char *name = p + sizeof(key) - 1;
+
+		if ((p == position || p[-1] == '\n') && strncmp(name, channel, n) == 0 && name[n] == '\n')
+			return p;
+	}
+	return NULL;
+}
+
+/* By GTID it is the sets that count, which are compared beside: an applier that ran has not written down where it was in the
+ * source's files. */
+static int same_source(const char *position, const char *channel, const char *file, const char *pos, struct snap_error *err)
+{
+	const char *at = recorded(position, channel);
+	cleanup_free char *gtid = NULL, *want_file = NULL, *want_pos = NULL;
+
+	if (!at)
+		return strstr(position, "source_channel ") ?
+			       snap_error_set(err, -ESTALE, "it follows a source by channel %s, which the record has not", channel) : 0;
+	gtid = verify_value(at, "source_auto_position");
+	want_file = verify_value(at, "source_log_file");
+	want_pos = verify_value(at, "source_log_pos");
+	if (gtid && strcmp(gtid, "yes") == 0)
+		return 0;
+	if (want_file && want_pos && strcmp(want_file, file) == 0 && strcmp(want_pos, pos) == 0)
+		return 0;
+	return snap_error_set(err, -ESTALE, "the executed position of source %s is %s:%s, the record says %s:%s", channel, file, pos,
+			      want_file ? want_file : "", want_pos ? want_pos : "");
+}
+
 /* What a replica had executed of its sources, by the clone's own record. */
 static int check_sources(const struct vspec *s, MYSQL *c, bool mariadb, bool fill, struct snap_error *err)
 {
@@ -217,21 +253,17 @@ static int check_sources(const struct vspec *s, MYSQL *c, bool mariadb, bool fil
 	while (r == 0 && (row = mysql_fetch_row(res))) {
 		const char *channel = col(res, row, mariadb ? "Connection_name" : "Channel_Name");
 		const char *file = col(res, row, "Relay_Source_Log_File"), *pos = col(res, row, "Exec_Source_Log_Pos");
-		struct vbuf want = VBUF_INIT;
 
+		channel = *channel ? channel : "default";
 		if (!*file) {
 			file = col(res, row, "Relay_Master_Log_File");
 			pos = col(res, row, "Exec_Master_Log_Pos");
 		}
-		vbuf_printf(&want, "source_channel %s\nsource_log_file %s\nsource_log_pos %s\n",
-			    *channel ? channel : "default", file, pos);
+		verify_log("source %s: %s:%s", channel, file, pos);
 		if (fill)
-			printf("position source_channel %s\nposition source_log_file %s\nposition source_log_pos %s\n",
-			       *channel ? channel : "default", file, pos);
-		else if (strstr(s->position, "source_channel ") && !strstr(s->position, vbuf_text(&want)))
-			r = snap_error_set(err, -ESTALE, "the executed position of source %s is %s:%s, not as recorded",
-					   *channel ? channel : "default", file, pos);
-		vbuf_free(&want);
+			printf("position source_channel %s\nposition source_log_file %s\nposition source_log_pos %s\n", channel, file, pos);
+		else
+			r = same_source(s->position, channel, file, pos, err);
 	}
 	mysql_free_result(res);
 	return r;

@@ -246,6 +246,7 @@ def test_each_sources_place_is_in_the_record_and_a_clone_follows_each_from_there
                      more=["--skip-replica-start" if fed.kind is MySQL else "--skip-slave-start", *sources.more(fed.kind, 4)])
     roles.assert_equals_the_record(clone, found[None])
     assert_channels(fed, clone, found)
+    roles.verify(fed.mount)
     for name in NAMES:
         sources.forget(clone, name)
     if fed.kind is MariaDB and fed.stop == "yes":

@@ -8,11 +8,12 @@ import pytest
 import cutovers
 import replication
 from mysql import MySQL
-from roles import Load, assert_equals_the_record, clone_of, follow, schema, site, take
+from roles import Load, assert_equals_the_record, clone_of, follow, schema, site, take, verify
 from stillfs import wait_for
 from test_cutover import assert_unchanged
 
 TAGS = ("", "blue", "Red_2", "_")
+OTHER = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 
 
 def tags_of(gtids):
@@ -20,17 +21,29 @@ def tags_of(gtids):
     return set(re.findall(r":([a-z_][a-z0-9_]*)", gtids.replace("\n", "")))
 
 
+def another(server, gtid):
+    """A transaction that came from elsewhere: the set has two sources then, each on a line of its own."""
+    c = server.connect("t")
+    with c.cursor() as cursor:
+        cursor.execute(f"SET gtid_next='{gtid}'")
+        cursor.execute("INSERT INTO a (v) VALUES (0)")
+        cursor.execute("SET gtid_next='AUTOMATIC'")
+    c.close()
+
+
 def test_a_set_taken_under_tags_is_where_its_record_says_and_a_replica_follows_from_there():
     with site(MySQL) as (m, make, scratch):
         a = make("a", m.mnt / "d", 1)
         replication.account(a)
         schema(a)
+        another(a, f"{OTHER}:theirs:5")
         load = Load(a, tags=TAGS)
         load.run_for(60)
         position = take(m)
         load.run_for(20)
         load.stop()
-        assert tags_of(position["gtid_executed"]) == {"blue", "red_2", "_"}
+        assert tags_of(position["gtid_executed"]) == {"blue", "red_2", "_", "theirs"}
+        verify(m)
         clone = make("c", clone_of(m, scratch, "d"), 3, install=False, more=["--skip-replica-start"])
         assert_equals_the_record(clone, position)
         # from the record alone, as by hand
