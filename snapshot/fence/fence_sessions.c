@@ -65,22 +65,58 @@ static bool was_ended(const struct fence_run *f, uint64_t id)
 	return false;
 }
 
-/* What the client called itself; "-" on a server without performance_schema, and for clients that do not tell. */
-static void program_of(struct fence_run *f, uint64_t id, char *buf, size_t cap)
-{
-	struct snap_error ignored = { 0 };
-	char sql[192];
+/* What clients call themselves, asked for once: a question for each would double the time until all are ended. */
+struct names {
+	MYSQL_RES *res;
+	struct name {
+		uint64_t id;
+		const char *program;
+	} *of; /* sorted; the texts are res's */
+	size_t n;
+};
 
-	(void)snprintf(sql, sizeof(sql), "SELECT ATTR_VALUE FROM performance_schema.session_connect_attrs WHERE PROCESSLIST_ID = %llu "
-					 "AND ATTR_NAME = 'program_name'", (unsigned long long)id);
-	if (my_value(f->m, sql, NULL, buf, cap, &ignored) < 0 || !*buf)
-		(void)snprintf(buf, cap, "-");
+static int by_id(const void *a, const void *b)
+{
+	uint64_t x = ((const struct name *)a)->id, y = ((const struct name *)b)->id;
+
+	return (x > y) - (x < y);
 }
 
-static int end_one(struct fence_run *f, const struct row *s, struct snap_error *err)
+/* None on a server without performance_schema, and when there is no memory for them: they are for the report alone. */
+static void names_read(struct fence_run *f, struct names *n)
+{
+	struct snap_error ignored = { 0 };
+	MYSQL_ROW row;
+
+	if (my_query(f->m, "SELECT PROCESSLIST_ID, ATTR_VALUE FROM performance_schema.session_connect_attrs WHERE ATTR_NAME = 'program_name'",
+		     "read the sessions' programs", &n->res, &ignored) < 0)
+		return;
+	n->of = calloc(mysql_num_rows(n->res) + 1, sizeof(*n->of));
+	while (n->of && (row = mysql_fetch_row(n->res)))
+		if (row[0] && row[1] && *row[1])
+			n->of[n->n++] = (struct name){ strtoull(row[0], NULL, 10), row[1] };
+	if (n->of)
+		qsort(n->of, n->n, sizeof(*n->of), by_id);
+}
+
+static const char *program_of(const struct names *n, uint64_t id)
+{
+	const struct name key = { id, NULL }, *found = n->n ? bsearch(&key, n->of, n->n, sizeof(key), by_id) : NULL;
+
+	return found ? found->program : "-";
+}
+
+static void names_free(struct names *n)
+{
+	if (n->res)
+		mysql_free_result(n->res);
+	free(n->of);
+}
+
+static int end_one(struct fence_run *f, const struct row *s, const char *program, struct snap_error *err)
 {
 	struct snap_error why = { 0 };
-	char sql[64], program[128];
+	char sql[64];
 	uint64_t *more;
 	int r;
 
@@ -91,7 +127,6 @@ static int end_one(struct fence_run *f, const struct row *s, struct snap_error *
 		f->ended = more;
 		f->cap_ended += 256;
 	}
-	program_of(f, s->id, program, sizeof(program));
 	(void)snprintf(sql, sizeof(sql), "KILL CONNECTION %llu", (unsigned long long)s->id);
 	r = my_exec(f->m, sql, "end a session", &why);
 	if (r < 0 && mysql_errno(f->m->c) == ER_NO_SUCH_THREAD)
@@ -112,8 +147,9 @@ static int end_one(struct fence_run *f, const struct row *s, struct snap_error *
 int fence_sessions_once(struct fence_run *f, unsigned *left, char who[128], struct snap_error *err)
 {
 	uint64_t own = mysql_thread_id(f->m->c), highest = 0;
+	bool seen = false, asked = false;
+	struct names names = { 0 };
 	MYSQL_RES *res = NULL;
-	bool seen = false;
 	struct row s;
 	MYSQL_ROW row;
 	int r = my_query(f->m, "SHOW PROCESSLIST", "list the sessions", &res, err);
@@ -127,9 +163,14 @@ int fence_sessions_once(struct fence_run *f, unsigned *left, char who[128], stru
 			continue;
 		if (!(*left)++)
 			(void)snprintf(who, 128, "%llu of %.40s@%.40s", (unsigned long long)s.id, s.user, s.host);
-		if (!was_ended(f, s.id))
-			r = end_one(f, &s, err);
+		if (was_ended(f, s.id))
+			continue;
+		if (!asked)
+			names_read(f, &names);
+		asked = true;
+		r = end_one(f, &s, program_of(&names, s.id), err);
 	}
+	names_free(&names);
 	if (res)
 		mysql_free_result(res);
 	if (r == 0 && !seen)
