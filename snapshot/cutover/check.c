@@ -136,6 +136,7 @@ unsigned check_all(struct cut *c, struct vbuf *out)
 		n += bad(out, "question", &err);
 	} else {
 		n += compare_facts(&a, &b, &b_of_a, &a_of_b, &c->o, out);
+		replicas_check(c, &a, &b, &a_of_b, out);
 		n += check_accounts(c, out);
 		n += check_control(c, out);
 		n += check_persist(c, a.mariadb, out);

@@ -174,6 +174,19 @@ static void judge_masters(struct judge *j, const struct facts *a, const struct f
 		say(j, "ok", "auto-increment", "increment %s, offsets %s and %s", a->increment, a->offset, b->offset);
 }
 
+/* What follows A afterwards gets B's writes from A's binary log; what is pointed at B has to find there what it lacks of A's. */
+static void judge_updates(struct judge *j, const struct facts *a, const struct facts *b)
+{
+	if (a->mariadb)
+		return; /* refused already: its GTID state would lack them */
+	if (!on(a->log_updates))
+		say(j, "warn", "updates", "A does not write what it gets from B into its binary log (log_replica_updates=OFF): what follows A "
+					  "gets nothing of B's");
+	if (!on(b->log_updates))
+		say(j, "warn", "updates", "B does not write what it gets from A into its binary log (log_replica_updates=OFF): a replica of A "
+					  "that is pointed at B while it lacks some of that does not find it there");
+}
+
 static void judge_state(struct judge *j, const struct facts *a, const struct facts *b)
 {
 	if (on(a->read_only) || on(a->super_read_only))
@@ -231,6 +244,7 @@ unsigned compare_facts(const struct facts *a, const struct facts *b, const struc
 		judge_masters(&j, a, b);
 	else
 		say(&j, "warn", "way-back", "A does not follow B: afterwards it falls behind; make it B's replica then");
+	judge_updates(&j, a, b);
 	judge_state(&j, a, b);
 	judge_grants(&j, b);
 	return j.bad;

@@ -94,6 +94,8 @@ static void read_row(struct my *m, MYSQL_RES *res, MYSQL_ROW row, struct link *l
 	l->gtid = my_replica_gtid(m, res, row);
 	(void)snprintf(l->name, sizeof(l->name), "%.64s", my_replica_channel(m, res, row));
 	(void)snprintf(l->lag, sizeof(l->lag), "%.20s", both(res, row, "Seconds_Behind_Source", "Seconds_Behind_Master"));
+	(void)snprintf(l->host, sizeof(l->host), "%.290s", both(res, row, "Source_Host", "Master_Host"));
+	(void)snprintf(l->port, sizeof(l->port), "%.15s", both(res, row, "Source_Port", "Master_Port"));
 	(void)snprintf(l->delay, sizeof(l->delay), "%.20s", my_col(res, row, "SQL_Delay"));
 	(void)snprintf(l->error, sizeof(l->error), "%.190s", *sql ? sql : io);
 	for (unsigned i = 0; i < mysql_num_fields(res); i++)

@@ -114,7 +114,7 @@ static void print_rows(struct cut *c, const char *word, const char *sql)
 	mysql_free_result(res);
 }
 
-/* Seconds since the fence stood, 0: not known. */
+/* Seconds since the fence stood, -1: not known. */
 static long fenced_for(const struct cut *c)
 {
 	for (size_t i = 0; i < cutlog_lines(c->log); i++) {
@@ -124,27 +124,33 @@ static long fenced_for(const struct cut *c)
 		if (strcmp(l.step, "fenced") == 0 && strptime(l.time, "%Y-%m-%dT%H:%M:%S", &tm))
 			return (long)(clock_utc().tv_sec - timegm(&tm));
 	}
-	return 0;
+	return -1;
+}
+
+static void print_refused(struct cut *c, long since)
+{
+	char sql[640];
+
+	(void)snprintf(sql, sizeof(sql), "SELECT USER, HOST, SUM_ERROR_RAISED FROM performance_schema.events_errors_summary_by_account_by_error "
+					 "WHERE ERROR_NUMBER = %d AND USER IS NOT NULL AND SUM_ERROR_RAISED > 0 AND LAST_SEEN >= NOW() - "
+					 "INTERVAL %ld SECOND ORDER BY 1, 2", ER_OPTION_PREVENTS_STATEMENT, since + 1);
+	print_rows(c, "refused", sql);
 }
 
 void report_print(struct cut *c)
 {
 	struct snap_error err = { 0 };
-	char sql[640];
 	long since = fenced_for(c);
 
 	if (control_by(c, &c->a) && *c->a.control) /* a client that a restart of the server let in was ended later */
 		control_sessions(c, &c->a);
 	print_ended(c);
-	if (since <= 0 || side_reach(&c->a, &c->o, &err) < 0)
+	if (since < 0 || side_reach(&c->a, &c->o, &err) < 0)
 		return;
 	print_rows(c, "still", "SELECT USER, SUBSTRING_INDEX(HOST, ':', 1), COUNT(*) FROM information_schema.PROCESSLIST WHERE ID <> "
 			       "CONNECTION_ID() AND COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon', 'Slave_IO', 'Slave_SQL', "
 			       "'Slave_worker', 'Connect') AND USER NOT IN ('system user', 'event_scheduler') GROUP BY 1, 2 ORDER BY 1, 2");
-	if (c->a.m->mariadb)
-		return; /* it counts no errors by account */
-	(void)snprintf(sql, sizeof(sql), "SELECT USER, HOST, SUM_ERROR_RAISED FROM performance_schema.events_errors_summary_by_account_by_error "
-					 "WHERE ERROR_NUMBER = %d AND USER IS NOT NULL AND SUM_ERROR_RAISED > 0 AND LAST_SEEN >= NOW() - "
-					 "INTERVAL %ld SECOND ORDER BY 1, 2", ER_OPTION_PREVENTS_STATEMENT, since + 1);
-	print_rows(c, "refused", sql);
+	if (!c->a.m->mariadb) /* that one counts no errors by account */
+		print_refused(c, since);
+	replicas_print(c);
 }

@@ -31,6 +31,7 @@ struct link {
 	char name[70], lag[24], error[200], filter[200], delay[24];
 	char others[300]; /* its channels from elsewhere */
 	bool others_run; /* an applier of those */
+	char host[300], port[16]; /* where it finds it */
 };
 
 struct side {
@@ -89,6 +90,11 @@ bool compare_accepted(const char *list, const char *name);
 
 /* check.c: the whole preflight. Changes nothing. Returns how many findings are bad. */
 unsigned check_all(struct cut *c, struct vbuf *out);
+
+/* replicas.c: others that follow A. Lines of the preflight; lines of the report once B takes writes, with the statements that
+ * point each at B. */
+void replicas_check(struct cut *c, const struct facts *a, const struct facts *b, const struct link *a_of_b, struct vbuf *out);
+void replicas_print(struct cut *c);
 
 /* ops.c */
 extern const struct steps_ops ops_sql; /* over struct cut */

@@ -19,8 +19,8 @@ from stillfs import BUILD, wait_for
 PROGRAM = BUILD / "snapshot" / "stillfs-cutover"
 # What the account of a cut-over needs (docs/operations.md).
 GRANTS = {
-    MySQL: "RELOAD, PROCESS, SELECT, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, XA_RECOVER_ADMIN",
-    MariaDB: "RELOAD, PROCESS, SELECT, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY ADMIN, CONNECTION ADMIN, SUPER",
+    MySQL: "RELOAD, PROCESS, SELECT, REPLICATION CLIENT, REPLICATION SLAVE, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, XA_RECOVER_ADMIN",
+    MariaDB: "RELOAD, PROCESS, SELECT, BINLOG MONITOR, SLAVE MONITOR, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, CONNECTION ADMIN, SUPER",
 }
 
 
@@ -42,10 +42,10 @@ class Site:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="stillfs-test."))
         self.dir.chmod(0o755)
         self.journal = self.dir / "journal"
+        self.others = []
         self.servers = [self._server(i) for i in (1, 2)]
         self.a, self.b = self.servers
         for s in self.servers:
-            replication.account(s)
             self._accounts(s)
         replication.attach(self.b, self.a.port)
         if kind is MariaDB:
@@ -55,6 +55,13 @@ class Site:
         replication.catch_up(self.a, self.b)
         ro(self.b, True)
         self.env = {}
+
+    def add(self, i):
+        """A server besides the two, with the accounts that they have."""
+        s = self._server(i)
+        self._accounts(s)
+        self.others.append(s)
+        return s
 
     def _server(self, i):
         port = replication.free_port()
@@ -78,6 +85,7 @@ class Site:
         return data
 
     def _accounts(self, s):
+        replication.account(s)
         c = s.connect()
         with c.cursor() as cursor:
             for sql in ("SET SESSION sql_log_bin=0", "CREATE USER cut@'127.0.0.1' IDENTIFIED BY 'secret'",
@@ -141,7 +149,7 @@ class Site:
         replication.catch_up(self.a, self.b)
 
     def close(self):
-        for s in self.servers:
+        for s in [*self.servers, *self.others]:
             if s.process:
                 s.kill()  # a MySQL that is asked to end waits for its replica
             s.close()

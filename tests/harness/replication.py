@@ -34,18 +34,18 @@ def account(source):
     c.close()
 
 
-def attach(replica, port, gtid=True, file=None, pos=None, channel=""):
+def attach(replica, port, gtid=True, file=None, pos=None, channel="", user="repl"):
     """Make `replica` one of the source at `port`, and start it."""
     if isinstance(replica, MySQL):
         where = "SOURCE_AUTO_POSITION=1" if gtid else f"SOURCE_AUTO_POSITION=0, SOURCE_LOG_FILE='{file}', SOURCE_LOG_POS={pos}"
         end = f" FOR CHANNEL '{channel}'"
-        replica.query(f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, SOURCE_USER='repl', "
+        replica.query(f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, SOURCE_USER='{user}', "
                       f"SOURCE_PASSWORD='r', GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1, {where}{end}")
         replica.query(f"START REPLICA{end}")
     else:
         name = f" '{channel}'" if channel else ""
         where = "MASTER_USE_GTID=slave_pos" if gtid else f"MASTER_USE_GTID=no, MASTER_LOG_FILE='{file}', MASTER_LOG_POS={pos}"
-        replica.query(f"CHANGE MASTER{name} TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='repl', "
+        replica.query(f"CHANGE MASTER{name} TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='{user}', "
                       f"MASTER_PASSWORD='r', MASTER_CONNECT_RETRY=1, {where}")
         replica.query(f"START SLAVE{name}")
 

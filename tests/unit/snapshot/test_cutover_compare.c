@@ -109,6 +109,16 @@ static void what_only_b_has_is_named(void **state)
 	assert_int_equal(judged("bad transactions: B has executed what A has not: 4e11fa47-71ca-11e1-9e33-c80aa9429562:1-3;"), 1);
 }
 
+static void a_binary_log_that_lacks_what_was_replicated_is_said(void **state)
+{
+	site(false);
+	TEXT(a.log_updates, "OFF");
+	assert_int_equal(judged("warn updates: A does not write what it gets from B"), 0);
+	TEXT(a.log_updates, "ON");
+	TEXT(b.log_updates, "OFF");
+	assert_int_equal(judged("warn updates: B does not write what it gets from A"), 0);
+}
+
 static void two_writable_servers_are_refused(void **state)
 {
 	TEXT(b.read_only, "OFF");
@@ -315,6 +325,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(healthy_servers_pass, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_only_b_has_is_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_binary_log_that_lacks_what_was_replicated_is_said, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_writable_servers_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_server_under_two_names_is_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(replication_has_to_be_whole, setup, teardown),
