@@ -106,8 +106,10 @@ static bool answered(const struct my *m, uint64_t until_ns)
 	return n != 0; /* an error of poll: the answer is waited for */
 }
 
-/* The end that we asked for may have met the statement, or come after it: then it would meet our next one (tried on both
- * servers). A statement that does nothing takes it; the second connection has had its answer, so none is on its way. */
+/* The end that we asked for may have met the statement, or come after it. MariaDB 10.11 and MySQL 9.7 drop one that meets
+ * a session between two statements; of one that meets the last moments of a statement nothing is known, and it must not be
+ * left for our next one. A statement that does nothing takes it; the second connection has had its answer, so none is
+ * on its way. */
 static int take_kill(struct my *m, const char *what, struct snap_error *err)
 {
 	struct snap_error why = { 0 };
