@@ -30,6 +30,7 @@ struct found {
 	const struct member *m;
 	unsigned n;
 	char (*why)[WHY]; /* of each set; "": nothing */
+	bool one; /* set: what is found first is enough */
 };
 
 /* What holds this snapshot, unless something else holds its set: the reason's place, or NULL. */
@@ -140,7 +141,7 @@ static int ask_all(struct api *a, struct found *f, bool *all, struct snap_error 
 {
 	int r = 0;
 
-	for (unsigned n = 0; r == 0 && n < USES; n++) {
+	for (unsigned n = 0; r == 0 && n < USES && !(f->one && f->why[0][0]); n++) {
 		if (clock_boot_ns() >= a->e->unasked_ns[n])
 			r = ask(a, n, f, err);
 		*all = *all && clock_boot_ns() >= a->e->unasked_ns[n];
@@ -157,8 +158,8 @@ int use_check(struct api *a, const struct snaps *s, struct snap_error *err)
 
 	for (unsigned i = 0; r == 0 && i < s->n; i++)
 		memcpy(m[i].id, s->v[i].id, sizeof(m[i].id));
-	for (unsigned i = 0; r == 0 && i < s->n; i += ASK_IDS) {
-		struct found f = { .m = m + i, .n = s->n - i < ASK_IDS ? s->n - i : ASK_IDS, .why = why };
+	for (unsigned i = 0; r == 0 && !why[0][0] && i < s->n; i += ASK_IDS) {
+		struct found f = { .m = m + i, .n = s->n - i < ASK_IDS ? s->n - i : ASK_IDS, .why = why, .one = true };
 
 		r = ask_all(a, &f, &all, err);
 	}
