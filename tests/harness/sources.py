@@ -1,9 +1,10 @@
 """tests/harness/sources.py - a replica of two sources, each over a channel (MariaDB: connection) of its own."""
 
+import time
+
 import replication
 from mariadb import MariaDB
 from mysql import MySQL
-from stillfs import wait_for
 
 NAMES = ("one", "two")
 
@@ -60,12 +61,16 @@ def where(source):
     return source.query("SHOW BINARY LOG STATUS" if isinstance(source, MySQL) else "SHOW MASTER STATUS")[0][:2]
 
 
-def catch_up(source, server, channel, within_s=60):
-    """Until this channel has executed all that its source has now."""
-    want = where(source)
-
-    def there():
+def catch_up(source, server, channel):
+    """Until this channel has executed all that its source has now; it may take as long as it likes, but not stand still."""
+    want, seen, since = where(source), None, 0.0
+    while True:
         row = next(r for r in replication.status(server) if name_of(r) == channel)
         assert not row["Last_SQL_Error"] and not row["Last_IO_Error"], (row["Last_SQL_Error"], row["Last_IO_Error"])
-        return (row["Relay_Source_Log_File"], int(row["Exec_Source_Log_Pos"])) >= want
-    wait_for(f"channel {channel}", there, within_s)
+        at = (row["Relay_Source_Log_File"], int(row["Exec_Source_Log_Pos"]))
+        if at >= want:
+            return
+        if at != seen:
+            seen, since = at, time.monotonic()
+        assert time.monotonic() - since < 60, f"channel {channel} stands at {at}, its source at {want}"
+        time.sleep(0.05)
