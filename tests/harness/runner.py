@@ -39,7 +39,7 @@ ALONE = [f"tests/{f}.py" for f in (
     "integration/test_verify")]
 # First, as the last ones to end are waited for.
 LONG = [f"tests/{f}.py" for f in (
-    "integration/test_takeover_faults", "integration/test_pending", "integration/test_coord_sql", "integration/test_gate",
+    "integration/test_takeover_faults", "integration/test_fence_mongodb", "integration/test_pending", "integration/test_coord_sql", "integration/test_gate",
     "integration/test_takeover_snapshot", "conformance/fs/test_cases", "integration/test_ebs", "integration/test_roles",
     "integration/test_engines_mysql", "integration/test_cluster", "integration/test_fence_load", "integration/test_ebs_creation",
     "integration/test_prune_faults",
