@@ -106,6 +106,19 @@ def test_the_slow_device_is_slow_in_proportion_and_native_equals_native(tmp):
     assert all(r["threads_cpu_s"] for r in got["results"] if r["view"] == "mount")
 
 
+def test_the_loop_devices_workers_wait_for_no_cpu_while_a_volume_is_open(tmp, monkeypatch):
+    from device import Volume
+    monkeypatch.setenv("STILLFS_BENCH_TMP", str(tmp))
+
+    def workers():
+        return {p.parent.name: os.sched_getscheduler(int(p.parent.name)) for p in pathlib.Path("/proc").glob("[0-9]*/comm")
+                if p.read_text().startswith("kworker/u")}
+    with Volume(BUILD, "raw", size_mb=512) as volume:
+        raised = {int(p) for p, policy in workers().items() if policy == os.SCHED_FIFO}
+        assert raised and raised <= volume.interrupts.raised
+    assert not [p for p in volume.interrupts.raised if workers().get(str(p)) == os.SCHED_FIFO]
+
+
 def test_ratios_are_taken_within_a_round_and_order_turns_and_rotates():
     from rounds import geometric_mean, interleave, percentile, ratios
     assert list(interleave(["a", "b", "c"], 3)) == [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "b"), (1, "a"),

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 from stillfs import run
@@ -69,6 +70,39 @@ class Helper:
             raise
 
 
+class Interrupts:
+    """The loop device hands each request to a kernel worker, where a volume has a controller and an interrupt: neither waits
+    for a CPU behind the program that wrote, as such a worker does, by milliseconds once both CPUs are busy. So the workers
+    that any CPU may run, which are the loop device's, are real-time ones while a volume is open, as the device under them is,
+    alike for all that is compared. The kernel makes new ones as it needs them: they are looked for once a second."""
+
+    def __init__(self):
+        self.raised, self.end = set(), threading.Event()
+        self.look()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def look(self):
+        for pid in map(int, pathlib.Path("/proc/2/task/2/children").read_text().split()):
+            with contextlib.suppress(OSError):  # it has ended
+                name = pathlib.Path(f"/proc/{pid}/comm").read_text()
+                if name.startswith("kworker/u") and os.sched_getscheduler(pid) == os.SCHED_OTHER:
+                    os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
+                    self.raised.add(pid)
+
+    def _watch(self):
+        while not self.end.wait(1):
+            self.look()
+
+    def close(self):
+        self.end.set()
+        self.thread.join()
+        for pid in self.raised:
+            with contextlib.suppress(OSError):
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("kworker/u"):
+                    os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+
+
 class Volume:
     """dir/fs: XFS on the profile's device.  The device is fast until arm(), so that files are laid out quickly."""
 
@@ -79,7 +113,7 @@ class Volume:
         self.fs, self.memory = self.dir / "fs", self.dir / "memory"
         self.fs.mkdir()
         self.memory.mkdir()
-        self.device = self.loop = None
+        self.device = self.loop = self.interrupts = None
         try:
             self._open(size_mb)
         except BaseException:
@@ -101,6 +135,7 @@ class Volume:
         pathlib.Path(f"/sys/block/{self.loop[5:]}/queue/write_cache").write_text("write through")
         run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", self.loop)
         run("mount", self.loop, self.fs)
+        self.interrupts = Interrupts()
 
     def arm(self):
         if self.device:
@@ -117,6 +152,8 @@ class Volume:
     def close(self):
         """Returns what the device says at its end."""
         said = ""
+        if self.interrupts:
+            self.interrupts.close()
         unmount(self.fs)
         if self.loop:
             run("losetup", "-d", self.loop)
