@@ -8,7 +8,7 @@
  * spread over two half-idle lanes cost a wake-up each instead, and the CPU that those burn is the database's
  * (docs/performance.md has the measurement). So lane 0 works alone until it is awake nearly all of the time while
  * the CPUs have time left for another: if it had to wait for its CPU, another lane would only take one from
- * the database. */
+ * the database. Or until many requests are at the backing while CPUs are idle (second_pays). */
 #include "fs/core_int.h"
 #include "base/clock.h"
 
@@ -25,8 +25,9 @@
 #define SLACK_PCT 60u /* of the time of one lane fewer */
 #define OWN_CPU_PCT 80u /* of its waking time a lane must really have run, or the CPUs are short */
 #define GROW_AFTER 2u /* windows */
-#define SHRINK_AFTER 40u
+#define SHRINK_AFTER 10u
 #define HELP_WINDOWS 4u
+#define DEEP 6u /* requests at the backing at once */
 #define STUCK_NS 20000000ull /* in one turn of lane 0 */
 
 /* Spinning: an idle CPU takes tens of microseconds to wake, more than a fast device needs for a request. Each
@@ -149,13 +150,38 @@ static void shrink(struct core *c, unsigned n)
 	(void)atomic_compare_exchange_strong(&c->balance.n_active, &n, n - 1); /* or somebody else has changed it */
 }
 
+/* How many requests were at the backing at once since the last time. Another lane may raise its own just now: no matter. */
+static unsigned depth(struct core *c)
+{
+	unsigned all = 0;
+
+	for (unsigned i = 0; i < c->n_lanes; i++)
+		all += atomic_exchange_explicit(&c->lane[i].peak, 0, memory_order_relaxed);
+	return all;
+}
+
+/* A second lane while CPUs are idle: what one of many callers waits for is the requests that the only lane serves before
+ * his, and nobody wants the CPU that a second one takes. */
+static bool second_pays(struct core *c, unsigned n)
+{
+	return n <= 2 && c->balance.depth >= DEEP && atomic_load_explicit(&c->balance.spare_cpu, memory_order_relaxed);
+}
+
 static void decide(struct core *c, uint64_t span, uint64_t busy, bool short_of_cpu)
 {
 	struct balance *b = &c->balance;
-	unsigned n = atomic_load(&b->n_active);
+	unsigned n = atomic_load(&b->n_active), windows = (unsigned)(span / WINDOW_NS);
+	bool second = second_pays(c, n);
 
-	b->saturated = busy * 100 >= span * n * SATURATED_PCT && !short_of_cpu ? b->saturated + 1 : 0;
-	b->slack = n > 1 && (busy * 100 < span * (n - 1) * SLACK_PCT || short_of_cpu) ? b->slack + 1 : 0;
+	if ((n == 1 && second) || (busy * 100 >= span * n * SATURATED_PCT && !short_of_cpu))
+		b->saturated++;
+	else
+		b->saturated = 0;
+	/* a window that was slept through says nothing about load: it is a slack one, as long as it was */
+	if (n > 1 && !second && (busy * 100 < span * (n - 1) * SLACK_PCT || short_of_cpu))
+		b->slack += windows < SHRINK_AFTER ? windows : SHRINK_AFTER;
+	else
+		b->slack = 0;
 	if (b->saturated >= GROW_AFTER && n < c->n_lanes)
 		grow(c, n);
 	else if (b->slack >= SHRINK_AFTER)
@@ -190,7 +216,7 @@ void balance_turn(struct lane *l)
 		busy += busy_until(&c->lane[i], now);
 	own = busy_until(l, now);
 	cpu = thread_cpu_ns();
-	/* a window that was slept through says nothing about load: it is a slack one */
+	b->depth = depth(c);
 	decide(c, now - b->start_ns, busy - b->busy_ns,
 	       (cpu - b->own_cpu_ns) * 100 < (own - b->own_busy_ns) * OWN_CPU_PCT);
 	b->start_ns = now;

@@ -15,6 +15,7 @@ struct lane;
 struct balance {
 	uint64_t start_ns, busy_ns, own_busy_ns, own_cpu_ns; /* at the window's start */
 	unsigned saturated, slack; /* windows in a row */
+	unsigned depth; /* requests at the backing at once, at most, in the last window */
 	_Atomic unsigned n_active;
 	_Atomic uint64_t turn_ns; /* when lane 0 began its turn */
 	int stat_fd; /* the watch's, and what it saw last */

@@ -36,7 +36,8 @@ static struct io_uring_sqe *data_sqe(struct lane *l, struct rq *r)
 {
 	struct io_uring_sqe *s = lane_sqe(l);
 
-	l->inflight++;
+	if (++l->inflight > atomic_load_explicit(&l->peak, memory_order_relaxed))
+		atomic_store_explicit(&l->peak, l->inflight, memory_order_relaxed);
 	return s;
 }
 

@@ -56,6 +56,7 @@ struct lane {
 	struct rq *inbox, **inbox_tail;
 	_Atomic bool inbox_full;
 	unsigned inflight; /* on the ring */
+	_Atomic unsigned peak; /* the most of them since balance.c looked */
 	unsigned char *landing; /* where the part of a request goes whose pages may not be there; see fetch() */
 	struct rq *slots; /* free ones of its own: the pool's lock is taken once for many */
 	_Atomic unsigned n_slots;

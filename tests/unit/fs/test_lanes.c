@@ -1,5 +1,5 @@
-/* tests/unit/fs/test_lanes.c - the lanes that fetch requests are as many as are counted, whoever counts. Two threads, as lane
- * 0 and the watch are. The file under test is included: growing and shrinking are its own. */
+/* tests/unit/fs/test_lanes.c - the lanes that fetch requests are as many as are counted, whoever counts (two threads, as lane 0
+ * and the watch are), and as many as pay. The file under test is included: growing and shrinking are its own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -109,11 +109,60 @@ static void a_lane_that_is_called_while_it_retires_is_active(void **state)
 	core_done(w.c);
 }
 
+/* So many windows with a lane that is half busy. */
+static void pass(struct core *c, unsigned windows, unsigned deep)
+{
+	for (unsigned i = 0; i < windows; i++) {
+		atomic_store(&c->lane[i % LANES].peak, deep);
+		c->balance.depth = depth(c);
+		decide(c, WINDOW_NS, WINDOW_NS / 2, false);
+	}
+}
+
+static void many_callers_have_a_second_lane_while_cpus_are_idle(void **state)
+{
+	struct core *c = core_fixture();
+
+	pass(c, 100, DEEP);
+	assert_int_equal(count_active(c), 1); /* nobody has said that there is a CPU for it */
+	atomic_store(&c->balance.spare_cpu, true);
+	pass(c, 100, DEEP - 1);
+	assert_int_equal(count_active(c), 1);
+	pass(c, GROW_AFTER, DEEP);
+	assert_int_equal(count_active(c), 2);
+	pass(c, 100, DEEP);
+	assert_int_equal(count_active(c), 2);
+	pass(c, SHRINK_AFTER, DEEP - 1);
+	assert_int_equal(count_active(c), 1);
+	pass(c, GROW_AFTER, DEEP);
+	atomic_store(&c->balance.spare_cpu, false);
+	pass(c, SHRINK_AFTER - 1, DEEP);
+	assert_int_equal(count_active(c), 2);
+	pass(c, 1, DEEP);
+	assert_int_equal(count_active(c), 1);
+	core_done(c);
+}
+
+static void who_slept_for_long_needs_no_second_lane(void **state)
+{
+	struct core *c = core_fixture();
+
+	atomic_store(&c->balance.spare_cpu, true);
+	pass(c, GROW_AFTER, DEEP);
+	assert_int_equal(count_active(c), 2);
+	c->balance.depth = depth(c);
+	decide(c, (uint64_t)SHRINK_AFTER * WINDOW_NS, WINDOW_NS / 2, false);
+	assert_int_equal(count_active(c), 1);
+	core_done(c);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest all[] = {
 		cmocka_unit_test(a_second_lane_is_called_and_retires),
 		cmocka_unit_test(a_lane_that_is_called_while_it_retires_is_active),
+		cmocka_unit_test(many_callers_have_a_second_lane_while_cpus_are_idle),
+		cmocka_unit_test(who_slept_for_long_needs_no_second_lane),
 	};
 
 	return cmocka_run_group_tests_name("lanes", all, NULL, NULL);
