@@ -42,8 +42,10 @@
 #define MISS_COST 2u
 #define TRY_EACH 64u /* sleeps */
 #define ALONE 1u /* requests at the backing */
-#define SPARE_PCT 50u /* of one CPU: from here on there is time to look */
+#define SPARE_PCT 50u /* of one CPU: from here on there is time for a second lane */
 #define SHORT_PCT 30u
+#define AMPLE_PCT 100u /* and from here on to look */
+#define AMPLE_NOT_PCT 70u
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -242,7 +244,9 @@ static uint64_t idle_ticks(int fd)
 	return v[3] + v[4];
 }
 
-/* Half a CPU that nobody wants, counting what the lanes burn in looking: a moving mean over a few ticks. */
+/* Half a CPU that nobody wants, or a whole one, counting what the lanes burn in looking: a moving mean over a few ticks. That
+ * they may go on looking takes much more than what they burn: those who want the CPUs have less then, and do not show
+ * in it. */
 static void look_at_load(struct core *c)
 {
 	struct balance *b = &c->balance;
@@ -264,6 +268,10 @@ static void look_at_load(struct core *c)
 			atomic_store(&b->spare_cpu, true);
 		else if (b->spare_pct < SHORT_PCT)
 			atomic_store(&b->spare_cpu, false);
+		if (b->spare_pct >= AMPLE_PCT)
+			atomic_store(&b->ample_cpu, true);
+		else if (b->spare_pct < AMPLE_NOT_PCT)
+			atomic_store(&b->ample_cpu, false);
 	}
 	b->looked_ns = now;
 	b->idle_ns = idle;
@@ -292,7 +300,7 @@ bool balance_spin_wanted(struct lane *l)
 {
 	struct spin *s = &l->spin;
 
-	if (l->inflight > ALONE || !atomic_load_explicit(&l->core->balance.spare_cpu, memory_order_relaxed) ||
+	if (l->inflight > ALONE || !atomic_load_explicit(&l->core->balance.ample_cpu, memory_order_relaxed) ||
 	    idlepoll_on(&l->core->idlepoll))
 		return false;
 	return s->score || ++s->skipped % TRY_EACH == 0;

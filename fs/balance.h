@@ -22,6 +22,7 @@ struct balance {
 	uint64_t tick_ns, looked_ns, idle_ns, spun_ns, seen_turn_ns;
 	unsigned spare_pct; /* of one CPU */
 	_Atomic bool spare_cpu; /* half a CPU and more */
+	_Atomic bool ample_cpu; /* a whole one */
 	int guard_fd; /* a timer that wakes lane 1 while lane 0 sits in a system call; see inplace.c */
 	_Atomic bool all_run; /* every lane has been started */
 };

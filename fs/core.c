@@ -515,8 +515,8 @@ void core_status(struct core *c, struct vbuf *out)
 		spin[0] += c->lane[i].spin.n_hits;
 		spin[1] += c->lane[i].spin.n_misses;
 	}
-	vbuf_printf(out, "spin_hits %lu\nspin_misses %lu\nspare_cpu %s\n", spin[0], spin[1],
-		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no");
+	vbuf_printf(out, "spin_hits %lu\nspin_misses %lu\nspare_cpu %s\nample_cpu %s\n", spin[0], spin[1],
+		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no", atomic_load(&c->balance.ample_cpu) ? "yes" : "no");
 	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_stuck_ms %lu\n", c->lane[0].inplace.n_calls,
 		    c->lane[0].inplace.n_waited, inplace_stuck_ms(&c->lane[0]));
 	idlepoll_status(c, out);

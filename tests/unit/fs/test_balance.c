@@ -15,7 +15,7 @@ static int setup(void **state)
 	if (!c)
 		return -1;
 	c->lane[0].core = c;
-	atomic_store(&c->balance.spare_cpu, true);
+	atomic_store(&c->balance.ample_cpu, true);
 	*state = c;
 	return 0;
 }
@@ -60,7 +60,7 @@ static void busy_cpus_are_left_alone(void **state)
 	struct core *c = *state;
 
 	balance_looked(&c->lane[0], true);
-	atomic_store(&c->balance.spare_cpu, false);
+	atomic_store(&c->balance.ample_cpu, false);
 	assert_int_equal(looks(&c->lane[0], 2 * TRIES), 0);
 }
 

@@ -10,6 +10,7 @@
 #include "fs/balance.c"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 
 #define ROUNDS 20000
@@ -156,6 +157,47 @@ static void who_slept_for_long_needs_no_second_lane(void **state)
 	core_done(c);
 }
 
+/* Twenty looks, 50 ms apart, with so much idle time of all CPUs and so much spent in looking in each. */
+static void look_on(struct core *c, unsigned idle_ms, unsigned spun_ms)
+{
+	static uint64_t idle_ticks;
+	char line[64];
+
+	for (unsigned i = 0; i < 20; i++) {
+		idle_ticks += idle_ms * NS_PER_MS / c->balance.tick_ns;
+		(void)snprintf(line, sizeof(line), "cpu  0 0 0 %lu 0 0\n", 1000000 + idle_ticks);
+		assert_int_equal(pwrite(c->balance.stat_fd, line, strlen(line), 0), strlen(line));
+		count_add(&c->lane[0].spin.cpu_ns, spun_ms * NS_PER_MS);
+		c->balance.looked_ns = balance_now_ns() - 50 * NS_PER_MS;
+		count_add(&c->balance.turn_ns, 1);
+		look_at_load(c);
+	}
+}
+
+/* What looking takes is nobody else's, and still no reason to go on with it while others want the CPUs: a lane that looked for
+ * a single caller did so for eight as well, as what it took was taken for spare. */
+static void who_looks_leaves_off_when_others_want_the_cpus(void **state)
+{
+	struct core *c = core_fixture();
+	FILE *file = tmpfile();
+
+	assert_non_null(file);
+	(void)close(c->balance.stat_fd);
+	c->balance.stat_fd = dup(fileno(file));
+	c->balance.tick_ns = 10 * NS_PER_MS;
+	look_on(c, 70, 20);
+	assert_true(atomic_load(&c->balance.spare_cpu) && atomic_load(&c->balance.ample_cpu));
+	look_on(c, 20, 20);
+	assert_true(atomic_load(&c->balance.ample_cpu)); /* not for a moment's load */
+	look_on(c, 10, 20);
+	assert_true(atomic_load(&c->balance.spare_cpu));
+	assert_false(atomic_load(&c->balance.ample_cpu));
+	look_on(c, 0, 10);
+	assert_false(atomic_load(&c->balance.spare_cpu));
+	(void)fclose(file);
+	core_done(c);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest all[] = {
@@ -163,6 +205,7 @@ int main(void)
 		cmocka_unit_test(a_lane_that_is_called_while_it_retires_is_active),
 		cmocka_unit_test(many_callers_have_a_second_lane_while_cpus_are_idle),
 		cmocka_unit_test(who_slept_for_long_needs_no_second_lane),
+		cmocka_unit_test(who_looks_leaves_off_when_others_want_the_cpus),
 	};
 
 	return cmocka_run_group_tests_name("lanes", all, NULL, NULL);
