@@ -16,7 +16,7 @@ set style histogram errorbars gap 1 lw 1
 set style fill solid 0.7 border -1
 set boxwidth 0.9
 set ylabel 'ratio to the native directory'
-set yrange [0:*]
+set yrange [0:*<1.5]
 set grid ytics
 set key outside top center horizontal
 set xtics rotate by -35
