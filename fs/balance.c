@@ -166,7 +166,9 @@ static unsigned depth(struct core *c)
  * his, and nobody wants the CPU that a second one takes. */
 static bool second_pays(struct core *c, unsigned n)
 {
-	return n <= 2 && c->balance.depth >= DEEP && atomic_load_explicit(&c->balance.spare_cpu, memory_order_relaxed);
+	unsigned deep = depth(c); /* each time, as it begins anew */
+
+	return n <= 2 && deep >= DEEP && atomic_load_explicit(&c->balance.spare_cpu, memory_order_relaxed);
 }
 
 static void decide(struct core *c, uint64_t span, uint64_t busy, bool short_of_cpu)
@@ -218,7 +220,6 @@ void balance_turn(struct lane *l)
 		busy += busy_until(&c->lane[i], now);
 	own = busy_until(l, now);
 	cpu = thread_cpu_ns();
-	b->depth = depth(c);
 	decide(c, now - b->start_ns, busy - b->busy_ns,
 	       (cpu - b->own_cpu_ns) * 100 < (own - b->own_busy_ns) * OWN_CPU_PCT);
 	b->start_ns = now;
@@ -244,9 +245,16 @@ static uint64_t idle_ticks(int fd)
 	return v[3] + v[4];
 }
 
-/* Half a CPU that nobody wants, or a whole one, counting what the lanes burn in looking: a moving mean over a few ticks. That
- * they may go on looking takes much more than what they burn: those who want the CPUs have less then, and do not show
- * in it. */
+static void keep_flag(_Atomic bool *flag, unsigned pct, unsigned on, unsigned off)
+{
+	if (pct >= on)
+		atomic_store(flag, true);
+	else if (pct < off)
+		atomic_store(flag, false);
+}
+
+/* Half a CPU that nobody wants, or a whole one, counting what the lanes burn in looking: a moving mean over a few ticks. As it
+ * counts, the bound for looking must be well above what a lane burns, or a lane that looks would find a busy machine idle. */
 static void look_at_load(struct core *c)
 {
 	struct balance *b = &c->balance;
@@ -264,14 +272,8 @@ static void look_at_load(struct core *c)
 	if (idle && b->looked_ns && now > b->looked_ns) {
 		pct = (idle - b->idle_ns + spun - b->spun_ns) * 100 / (now - b->looked_ns); /* of one CPU */
 		b->spare_pct = (b->spare_pct * 3 + (pct > 1000 ? 1000 : (unsigned)pct)) / 4;
-		if (b->spare_pct >= SPARE_PCT)
-			atomic_store(&b->spare_cpu, true);
-		else if (b->spare_pct < SHORT_PCT)
-			atomic_store(&b->spare_cpu, false);
-		if (b->spare_pct >= AMPLE_PCT)
-			atomic_store(&b->ample_cpu, true);
-		else if (b->spare_pct < AMPLE_NOT_PCT)
-			atomic_store(&b->ample_cpu, false);
+		keep_flag(&b->spare_cpu, b->spare_pct, SPARE_PCT, SHORT_PCT);
+		keep_flag(&b->ample_cpu, b->spare_pct, AMPLE_PCT, AMPLE_NOT_PCT);
 	}
 	b->looked_ns = now;
 	b->idle_ns = idle;
@@ -296,12 +298,16 @@ void balance_help(struct core *c)
 
 /* ---- spinning ---- */
 
+bool balance_may_spin(const struct core *c)
+{
+	return atomic_load_explicit(&c->balance.ample_cpu, memory_order_relaxed) && !idlepoll_on(&c->idlepoll);
+}
+
 bool balance_spin_wanted(struct lane *l)
 {
 	struct spin *s = &l->spin;
 
-	if (l->inflight > ALONE || !atomic_load_explicit(&l->core->balance.ample_cpu, memory_order_relaxed) ||
-	    idlepoll_on(&l->core->idlepoll))
+	if (l->inflight > ALONE || !balance_may_spin(l->core))
 		return false;
 	return s->score || ++s->skipped % TRY_EACH == 0;
 }

@@ -15,7 +15,6 @@ struct lane;
 struct balance {
 	uint64_t start_ns, busy_ns, own_busy_ns, own_cpu_ns; /* at the window's start */
 	unsigned saturated, slack; /* windows in a row */
-	unsigned depth; /* requests at the backing at once, at most, in the last window */
 	_Atomic unsigned n_active;
 	_Atomic uint64_t turn_ns; /* when lane 0 began its turn */
 	int stat_fd; /* the watch's, and what it saw last */
@@ -36,6 +35,7 @@ void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
 void balance_sleeps(struct lane *l); /* before a sleep */
+bool balance_may_spin(const struct core *c); /* does the machine have a CPU for looking? Any thread */
 bool balance_spin_wanted(struct lane *l); /* does looking before this sleep pay? */
 bool balance_looking(struct lane *l, uint64_t start); /* look once more (after a yield), all being submitted? */
 void balance_spins(struct lane *l); /* looking begins; balance_spun: it ends, or what was found is served */

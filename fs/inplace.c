@@ -79,8 +79,7 @@ static bool found_spinning(struct lane *l, const struct rq *r)
 	if (!(in->flags & O_DIRECT) || in->write_flags & FUSE_WRITE_CACHE)
 		return false;
 	p->direct_ns = balance_now_ns();
-	return p->write_ns < FAST_NS && atomic_load_explicit(&l->core->balance.ample_cpu, memory_order_relaxed) &&
-	       !idlepoll_on(&l->core->idlepoll);
+	return p->write_ns < FAST_NS && balance_may_spin(l->core);
 }
 
 void inplace_measure(struct lane *l)
