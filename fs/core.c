@@ -484,7 +484,7 @@ static const char *takeover_reason(const struct core *c)
 void core_status(struct core *c, struct vbuf *out)
 {
 	static const char *const states[] = { "open", "closing", "closed" };
-	uint64_t nodes, fds, lookups, files, n[7] = { 0 }, spin[2] = { 0 };
+	uint64_t nodes, fds, lookups, files, n[8] = { 0 }, spin[2] = { 0 };
 	struct gate_status s;
 
 	gate_get_status(c->gate, &s);
@@ -499,6 +499,7 @@ void core_status(struct core *c, struct vbuf *out)
 		n[4] += l->n_direct;
 		n[5] += l->n_buffered;
 		n[6] += l->n_meta;
+		n[7] += l->n_early;
 	}
 	vbuf_printf(out, "gate %s\n", states[s.state]);
 	if (s.state != GATE_OPEN)
@@ -517,15 +518,16 @@ void core_status(struct core *c, struct vbuf *out)
 	}
 	vbuf_printf(out, "spin_hits %lu\nspin_misses %lu\nspare_cpu %s\nample_cpu %s\n", spin[0], spin[1],
 		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no", atomic_load(&c->balance.ample_cpu) ? "yes" : "no");
-	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_stuck_ms %lu\n", c->lane[0].inplace.n_calls,
-		    c->lane[0].inplace.n_waited, inplace_stuck_ms(&c->lane[0]));
+	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_beside %lu\ninplace_slow %lu\ninplace_stuck_ms %lu\n",
+		    c->lane[0].inplace.n_calls, c->lane[0].inplace.n_waited, c->lane[0].inplace.n_beside,
+		    c->lane[0].inplace.n_slow, inplace_stuck_ms(&c->lane[0]));
 	idlepoll_status(c, out);
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
 	vbuf_printf(out, "shared_mmap %s\n",
 		    c->mnt[0].allow_mmap ? "yes" : "no: this kernel allows none on direct opens (Linux 6.6)");
 	vbuf_printf(out, "ops_read %lu\nops_write %lu\nops_fsync %lu\nops_fallocate %lu\n", n[0], n[1], n[2],
 		    n[3]);
-	vbuf_printf(out, "ops_direct %lu\nops_buffered %lu\nops_meta %lu\n", n[4], n[5], n[6]);
+	vbuf_printf(out, "ops_direct %lu\nops_buffered %lu\nops_meta %lu\nearly_writebacks %lu\n", n[4], n[5], n[6], n[7]);
 	vbuf_printf(out, "nodes %lu\nlookups %lu\nnode_fds %lu\nnode_fds_limit %lu\nopen_files %lu\nclosing_files %lu\n", nodes,
 		    lookups, fds, conf_num(c->conf, "fd_cache"), files, c->closer ? closer_waiting(c->closer) : 0);
 	for (unsigned k = 0; k < c->n_mnt; k++)

@@ -13,6 +13,7 @@
 
 #include "fs/core.h"
 #include "fs/balance.h"
+#include "fs/early.h"
 #include "fs/idlepoll.h"
 #include "fs/lane.h"
 #include "fs/node.h"
@@ -102,6 +103,7 @@ struct core {
 	struct lane lane[MAX_LANES];
 	struct balance balance;
 	struct idlepoll idlepoll;
+	struct early early;
 	struct opstat opstat[OPSTAT_THREADS];
 	struct worker_pool *workers;
 	struct closer *closer;
@@ -133,6 +135,9 @@ void inplace_init(struct lane *l); /* on its own thread */
 bool inplace_wanted(struct lane *l, const struct rq *r);
 bool inplace_looks(const struct lane *l); /* look for the next request, without the ring */
 bool inplace_serve(struct lane *l, struct rq *r); /* false: something has come meanwhile, serve it the other way */
+bool inplace_enter(struct lane *l); /* may a call beside other requests' wait now? Then inplace_leave follows */
+void inplace_leave(struct lane *l);
+void inplace_pressed(struct lane *l); /* the backing takes no writes at once, for another reason than their time */
 bool inplace_sits(const struct lane *l); /* it makes such a call now; any thread */
 int inplace_done(struct lane *l, struct rq *r, int64_t res); /* res: of the call. The result or -errno */
 void inplace_measure(struct lane *l); /* a direct write has ended */

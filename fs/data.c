@@ -11,6 +11,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define AT_ONCE_MAX 65536u
+#define FEW 8u /* requests at the backing: there is room for one more in any device's queue */
+
 /* The descriptor that this request's own flags ask for: MySQL opens buffered and sets O_DIRECT by
  * fcntl afterwards, which shows in each READ and WRITE, not in OPEN. */
 static int pick_fd(struct lane *l, const struct ofile *f, uint32_t flags)
@@ -76,7 +79,7 @@ static void as_caller(struct lane *l, struct rq *r, struct io_uring_sqe *s, bool
 		s->personality = l->nobody;
 }
 
-static void submit_write(struct lane *l, struct rq *r)
+static struct io_uring_sqe *submit_write(struct lane *l, struct rq *r)
 {
 	const struct fuse_write_in *in = rq_args(r);
 	struct io_uring_sqe *s = data_sqe(l, r);
@@ -86,10 +89,23 @@ static void submit_write(struct lane *l, struct rq *r)
 	s->rw_flags = rwf_of(in->flags);
 	as_caller(l, r, s, in->write_flags & FUSE_WRITE_CACHE);
 	io_uring_sqe_set_data(s, r);
+	return s;
+}
+
+/* A worker of the ring's begins it, as it may wait for room in the device's queue, right after the write and before
+ * its reply. Nobody waits for it: not the gate, as what it writes is the write's, nor the lane, which is told of a
+ * failure only, such as that of a write that was cut short. */
+static void submit_writeback(struct lane *l, const struct rq *r)
+{
+	struct io_uring_sqe *s = lane_sqe(l);
+
+	io_uring_prep_sync_file_range(s, r->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	s->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	io_uring_sqe_set_data64(s, TAG_WRITEBACK);
 }
 
 /* In place; as the ring would do it (submit_write). */
-static ssize_t write_now(struct lane *l, struct rq *r)
+static ssize_t write_now(struct lane *l, struct rq *r, int rwf)
 {
 	const struct fuse_write_in *in = rq_args(r);
 	struct iovec iov = { .iov_base = r->buf + SLOT_PAYLOAD, .iov_len = in->size };
@@ -98,10 +114,56 @@ static ssize_t write_now(struct lane *l, struct rq *r)
 
 	if (as_nobody)
 		ops_cred_enter_nobody();
-	n = pwritev2(r->fd, &iov, 1, (off_t)in->offset, rwf_of(in->flags));
+	n = pwritev2(r->fd, &iov, 1, (off_t)in->offset, rwf_of(in->flags) | rwf);
 	if (as_nobody)
 		ops_cred_leave_nobody();
 	return n;
+}
+
+/* What is wrong with it the fsync that follows meets, too. */
+static void writeback_now(const struct rq *r)
+{
+	(void)sync_file_range(r->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+/* A buffered write is a copy: it is made at once, whoever else is served. The ring would try the same, and give what
+ * does not go at once to a worker, which costs two wake-ups. Mostly it is only that the file's time changes, with each
+ * tick of the clock: no wait, but the kernel (up to 6.18) does not do it without leave to wait. Where that is likely it
+ * gets leave. All of it is under the guard of inplace.c, as on a frozen filesystem this call waits even without leave.
+ * False: leave it to the ring. */
+static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writeback)
+{
+	bool first = early_tick(&l->core->early, node);
+	ssize_t n;
+	int e;
+
+	if (!inplace_enter(l))
+		return false;
+	n = write_now(l, r, RWF_NOWAIT);
+	e = n < 0 ? errno : 0;
+	if (e == EAGAIN && !first) {
+		inplace_leave(l);
+		inplace_pressed(l);
+		return false;
+	}
+	if (e == EAGAIN || e == EOPNOTSUPP) {
+		n = write_now(l, r, 0);
+		e = n < 0 ? errno : 0;
+	}
+	if (writeback && !e && l->inflight <= FEW)
+		writeback_now(r);
+	else if (writeback && !e)
+		submit_writeback(l, r);
+	inplace_leave(l);
+	data_complete(l, r, e ? -e : (int)n);
+	return true;
+}
+
+/* Writeback of a mapping has no open flags of its own, and its pages have been dirty for long; what is written through
+ * (O_DSYNC) waits for the device. */
+static bool is_copy(const struct fuse_write_in *in)
+{
+	return !(in->flags & O_DIRECT || in->write_flags & FUSE_WRITE_CACHE || rwf_of(in->flags));
 }
 
 static void start_write(struct lane *l, struct rq *r)
@@ -109,6 +171,8 @@ static void start_write(struct lane *l, struct rq *r)
 	const struct fuse_write_in *in = rq_args(r);
 	struct ofile *f = ofile_at(l->core->nodes, in->fh);
 	struct node *n = f ? node_at(l->core->nodes, f->node) : NULL;
+	bool copy, writeback;
+	ssize_t done;
 
 	if (!n || in->size > PROTO_MAX_PAYLOAD || r->len < PROTO_WRITE_HEAD + in->size) {
 		rq_reply_err(r, n ? EINVAL : EBADF, l->idx);
@@ -118,7 +182,7 @@ static void start_write(struct lane *l, struct rq *r)
 		workers_push(l->core->workers, r, RQ_KILL_SUID);
 		return;
 	}
-	/* writeback of a mapping has no open flags of its own: its pages are buffered ones */
+	/* a mapping's pages are buffered ones */
 	r->fd = pick_fd(l, f, in->write_flags & FUSE_WRITE_CACHE ? 0 : in->flags);
 	if (r->fd < 0) {
 		workers_push(l->core->workers, r, RQ_OPEN_FD);
@@ -126,11 +190,21 @@ static void start_write(struct lane *l, struct rq *r)
 	}
 	count_add(&l->n_write, 1);
 	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
+	copy = is_copy(in);
+	writeback = copy && early_written(&l->core->early, f->node, in->size);
+	count_add(&l->n_early, writeback);
 	if (l->inplace.on) {
-		data_complete(l, r, inplace_done(l, r, write_now(l, r)));
+		done = write_now(l, r, 0);
+		if (writeback && done > 0)
+			writeback_now(r);
+		data_complete(l, r, inplace_done(l, r, done));
 		return;
 	}
-	submit_write(l, r);
+	if (copy && in->size <= AT_ONCE_MAX && write_at_once(l, r, f->node, writeback))
+		return;
+	submit_write(l, r)->flags |= writeback ? IOSQE_IO_LINK : 0;
+	if (writeback)
+		submit_writeback(l, r);
 }
 
 static int sync_fd(struct rq *r)
@@ -152,6 +226,7 @@ static void start_fsync(struct lane *l, struct rq *r)
 		return;
 	}
 	count_add(&l->n_fsync, 1);
+	early_synced(&l->core->early, f->node);
 	if (l->inplace.on) {
 		data_complete(l, r, inplace_done(l, r, sync_fd(r)));
 		return;
@@ -228,7 +303,7 @@ static void complete_write(struct lane *l, struct rq *r, int res)
 	if (res > 0) {
 		r->done_b += (unsigned)res;
 		if (r->done_b < in->size) {
-			submit_write(l, r);
+			(void)submit_write(l, r);
 			return;
 		}
 	} else if (res < 0 && (!r->done_b || in->write_flags & FUSE_WRITE_CACHE)) {

@@ -1,4 +1,4 @@
-/* fs/inplace.c - a caller who is alone is served by the lane itself, in a plain system call.
+/* fs/inplace.c - a caller who is alone is served by the lane itself, in a plain system call; buffered writes of others, too.
  * Owns:      the lanes' struct inplace, and what the guard's timer is set to.
  * Called by: the lanes (transport_dev.c).
  * Threads:   lane 0 serves; lane 1 is woken by the guard.
@@ -11,7 +11,8 @@
  * Why: a synchronous call is the cheapest way to do one thing. An asynchronous direct write completes through a kernel
  * worker, fdatasync on io_uring runs on another, and a metadata operation costs waking a worker of ours and its
  * answer: each one or two wake-ups of a CPU, in a path that a single caller waits for (docs/performance.md). With
- * several callers none of this pays, as the lane is awake anyway and its sleep would delay the others. */
+ * several callers none of this pays, as the lane is awake anyway and its sleep would delay the others: but for buffered
+ * writes, which do not sleep but for rare reasons (inplace_enter; data.c, write_at_once). */
 #include "fs/oplog.h"
 
 #include <errno.h>
@@ -23,6 +24,11 @@
 #define GUARD_NS 4000000ull
 #define LONG_NS 30000u /* somebody may have come meanwhile: look */
 #define FAST_NS 70000u /* a device that answers before a lane would fall asleep (balance.c) */
+#define SLOW_NS 4000000u /* a buffered write that took so long waited for something */
+#define SLOW_MEAN_NS 200000u /* as did many of them that took so long in the mean */
+#define PRESSED_NS 100000000ull
+#define BAR_MIN_NS 100000000ull
+#define BAR_MAX_NS 600000000000ull
 #define PENALTY_MIN 64u
 #define PENALTY_MAX 4096u
 
@@ -31,6 +37,7 @@ void inplace_init(struct lane *l)
 	if (l->idx == 0 && l->core->n_lanes > 1)
 		l->inplace.rec = oplog_take(l->core->oplog);
 	l->inplace.penalty = PENALTY_MIN;
+	l->inplace.bar_ns = BAR_MIN_NS;
 }
 
 /* What is over in moments, wherever the backing answers from memory, or waits for the device alone. */
@@ -100,6 +107,13 @@ static bool polls(const struct lane *l)
 	return false;
 }
 
+/* Does it alone fetch, with another lane there whom the guard could wake? */
+static bool alone(struct lane *l)
+{
+	return atomic_load_explicit(&l->core->balance.n_active, memory_order_relaxed) == 1 &&
+	       atomic_load(&l->core->balance.all_run) && !atomic_load(&l->inbox_full) && gate_is_open(l->core->gate);
+}
+
 static bool wanted(struct lane *l, const struct rq *r)
 {
 	struct inplace *p = &l->inplace;
@@ -112,9 +126,7 @@ static bool wanted(struct lane *l, const struct rq *r)
 	}
 	if (r->opcode == FUSE_WRITE && found_spinning(l, r))
 		return false;
-	/* all_run: without another lane there is nobody whom the guard could wake */
-	return atomic_load_explicit(&l->core->balance.n_active, memory_order_relaxed) == 1 &&
-	       atomic_load(&l->core->balance.all_run) && !atomic_load(&l->inbox_full) && gate_is_open(l->core->gate);
+	return alone(l);
 }
 
 bool inplace_wanted(struct lane *l, const struct rq *r)
@@ -176,6 +188,48 @@ bool inplace_serve(struct lane *l, struct rq *r)
 	balance_woke(l);
 	balance_helped(l->core);
 	return true;
+}
+
+/* ---- buffered writes beside other requests ---- */
+
+void inplace_pressed(struct lane *l)
+{
+	l->inplace.pressed_ns = balance_now_ns() + PRESSED_NS;
+}
+
+bool inplace_enter(struct lane *l)
+{
+	struct inplace *p = &l->inplace;
+	uint64_t now = balance_now_ns();
+
+	if (!p->rec || now < p->pressed_ns || now < p->barred_ns || polls(l) || !alone(l))
+		return false;
+	set_guard(p, l->core->balance.guard_fd, now);
+	atomic_store(&p->since_ns, now);
+	if (!atomic_load(&l->inbox_full)) /* after the store, see lane_push */
+		return true;
+	atomic_store(&p->since_ns, 0);
+	return false;
+}
+
+void inplace_leave(struct lane *l)
+{
+	struct inplace *p = &l->inplace;
+	uint64_t now = balance_now_ns(), took = now - atomic_load_explicit(&p->since_ns, memory_order_relaxed);
+
+	atomic_store(&p->since_ns, 0);
+	balance_helped(l->core);
+	count_add(&p->n_calls, 1);
+	count_add(&p->n_beside, 1);
+	p->mean_ns = p->mean_ns - p->mean_ns / 16 + took / 16;
+	if (took > SLOW_NS || p->mean_ns > SLOW_MEAN_NS) {
+		count_add(&p->n_slow, 1);
+		p->mean_ns = 0;
+		p->barred_ns = now + p->bar_ns;
+		p->bar_ns = p->bar_ns < BAR_MAX_NS / 2 ? p->bar_ns * 2 : BAR_MAX_NS;
+	} else if (p->bar_ns > BAR_MIN_NS) {
+		p->bar_ns -= BAR_MIN_NS / 1000;
+	}
 }
 
 /* Before the reply, which brings the caller's next request: whoever is there now has waited behind this call. */

@@ -33,8 +33,13 @@ struct inplace {
 	_Atomic uint64_t since_ns; /* in such a call since, 0: not */
 	uint64_t guard_ns; /* when the guard wakes */
 	uint64_t write_ns, direct_ns; /* of direct writes: a moving mean; when the last one began, 0: not measured */
-	_Atomic uint64_t n_calls, n_waited;
+	/* buffered writes beside others': how long they take; they may not wait before these times; how long the next bar is */
+	uint64_t mean_ns, pressed_ns, barred_ns, bar_ns;
+	_Atomic uint64_t n_calls, n_waited, n_beside, n_slow;
 };
+
+/* user_data of the ring's entries that are not requests; requests are pointers, above these */
+enum { TAG_INBOX = 1, TAG_GUARD = 2, TAG_WRITEBACK = 3, TAG_POLL = 16 };
 
 struct lane {
 	struct core *core;
@@ -71,7 +76,7 @@ struct lane {
 	struct spin spin;
 	struct inplace inplace;
 	/* per lane: no shared cache line */
-	_Atomic uint64_t n_read, n_write, n_fsync, n_falloc, n_direct, n_buffered, n_meta;
+	_Atomic uint64_t n_read, n_write, n_fsync, n_falloc, n_direct, n_buffered, n_early, n_meta;
 };
 
 #endif

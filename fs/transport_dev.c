@@ -23,9 +23,6 @@
 #define READ_BATCH 32 /* requests per turn, so that completions are not starved */
 #define LONE_RECHECK 16u /* turns */
 
-/* user_data of entries that are not requests; requests are pointers, above these */
-enum { TAG_INBOX = 1, TAG_GUARD = 2, TAG_POLL = 16 };
-
 struct io_uring_sqe *lane_sqe(struct lane *l)
 {
 	struct io_uring_sqe *s = io_uring_get_sqe(&l->ring);
@@ -363,6 +360,8 @@ static void reap(struct lane *l)
 		} else if (tag == TAG_GUARD) {
 			l->guard_armed = false;
 			inplace_guard(l->core);
+		} else if (tag == TAG_WRITEBACK) {
+			/* not begun: its fsync will do it all */
 		} else if (tag < TAG_POLL + DOOR_MAX_PAIRS) {
 			l->armed[tag - TAG_POLL] = false;
 			l->readable[tag - TAG_POLL] = true; /* also on error: read() names it */

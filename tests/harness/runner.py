@@ -30,7 +30,8 @@ FAULTS = ["tests/integration/test_takeover_faults.py", "tests/integration/test_t
           "tests/integration/test_fence_faults.py", "tests/integration/test_cutover_mount_faults.py"]
 UNIT_LIMIT_S = 120
 # What the builds with sanitizers run against real mounts: every operation, and the gate.
-CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/conformance/fs/test_cases.py"]
+CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/integration/test_writeback.py",
+               "tests/conformance/fs/test_cases.py"]
 AT_ONCE = 3
 # One after the other at the end: they empty the machine's caches, measure ratios or look for what others leave.
 ALONE = [f"tests/{f}.py" for f in (

@@ -1,0 +1,76 @@
+/* fs/early.c - which write is the last one before an fsync: binary logs, redo logs, Aria's log.
+ * Owns:      the guesses, a few bits for each of EARLY_SLOTS slots.
+ * Called by: data.c, for buffered writes and fsyncs.
+ * Threads:   any lane. Blocks: never; allocates and logs nothing.
+ *
+ * Why: a log's write and its fsync are two messages through us, and natively one system call after the other. Whoever
+ * begins writeback with the write has the device at work while the reply, the caller's fsync and the worker that serves
+ * it are on their way (docs/performance.md). It changes nothing for durability: the fsync waits for that writeback,
+ * writes what is dirty by then, and is told of its errors, as sync_file_range(2) waits for nothing and takes no error
+ * away. What was written twice for it would cost a volume's operations: so only where the number of writes between two
+ * fsyncs was the same a few times in a row, and only after the last one of them. */
+#include "fs/early.h"
+
+#include <time.h>
+
+#define WRITES_MAX 7u /* more of them are no log's, as are larger ones */
+#define SIZE_MAX_B 65536u
+#define SURE 3u /* guesses in a row that were right */
+#define SCORE_MAX 15u
+
+struct guess {
+	unsigned writes, before, score;
+};
+
+static struct guess guess_of(uint16_t v)
+{
+	return (struct guess){ .writes = v & 0xf, .before = v >> 4 & 0xf, .score = v >> 8 };
+}
+
+static uint16_t packed(struct guess g)
+{
+	return (uint16_t)(g.writes | g.before << 4 | g.score << 8);
+}
+
+bool early_written(struct early *e, uint64_t node, uint32_t size)
+{
+	_Atomic uint16_t *at = &e->slot[node % EARLY_SLOTS];
+	struct guess g = guess_of(atomic_load_explicit(at, memory_order_relaxed));
+
+	if (size > SIZE_MAX_B || g.writes >= WRITES_MAX)
+		g.writes = WRITES_MAX + 1;
+	else
+		g.writes++;
+	atomic_store_explicit(at, packed(g), memory_order_relaxed);
+	return g.score >= SURE && g.writes == g.before;
+}
+
+bool early_tick(struct early *e, uint64_t node)
+{
+	_Atomic uint32_t *at = &e->tick[node % EARLY_SLOTS];
+	struct timespec t;
+	uint32_t now;
+
+	(void)clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	now = (uint32_t)((uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000);
+	if (atomic_load_explicit(at, memory_order_relaxed) == now)
+		return false;
+	atomic_store_explicit(at, now, memory_order_relaxed);
+	return true;
+}
+
+void early_synced(struct early *e, uint64_t node)
+{
+	_Atomic uint16_t *at = &e->slot[node % EARLY_SLOTS];
+	struct guess g = guess_of(atomic_load_explicit(at, memory_order_relaxed));
+
+	if (!g.writes)
+		return; /* of what was written directly, or by a mapping */
+	if (g.writes != g.before || g.writes > WRITES_MAX)
+		g.score /= 4; /* a habit outlives one exception */
+	else if (g.score < SCORE_MAX)
+		g.score++;
+	g.before = g.writes;
+	g.writes = 0;
+	atomic_store_explicit(at, packed(g), memory_order_relaxed);
+}

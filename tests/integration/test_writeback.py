@@ -1,0 +1,211 @@
+"""Buffered writes: writeback that begins with the write where an fsync follows, and writes that are made at once beside
+other requests: which way they went, that it costs the device nothing, and that no error is lost by it."""
+
+import contextlib
+import mmap
+import os
+import pathlib
+import subprocess
+import threading
+import time
+
+import pytest
+
+from stillfs import Mount, Scratch, errno_of, run, wait_for
+
+BLOCK = b"w" * 4096
+
+
+def counter(m, name):
+    return int(m.status()[name])
+
+
+@contextlib.contextmanager
+def opened(path, flags=os.O_WRONLY):
+    fd = os.open(path, flags | os.O_CREAT, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def log_some(path, n):
+    """What a redo log does: n times a write and an fsync."""
+    with opened(path) as fd:
+        for i in range(n):
+            os.pwrite(fd, BLOCK, i * 4096)
+            os.fdatasync(fd)
+
+
+def laid_out(path, blocks=1024):
+    """Written once, so that no extent has to be made any more."""
+    path.write_bytes(BLOCK * blocks)
+    with opened(path, os.O_RDONLY) as fd:
+        os.fsync(fd)
+
+
+def device_writes(scratch):
+    """Requests that the scratch filesystem's device has written."""
+    source = run("findmnt", "-n", "-o", "SOURCE", scratch.fs).strip()
+    return int(pathlib.Path(f"/sys/block/{os.path.basename(source)}/stat").read_text().split()[4])
+
+
+@contextlib.contextmanager
+def company(m):
+    """Somebody else, so that nobody is alone: reads of the device, and an fsync now and then."""
+    stop = threading.Event()
+    busy = m.mnt / "busy"
+    laid_out(busy, 256)
+
+    def read():
+        buf, i = mmap.mmap(-1, 4096), 0
+        with opened(busy, os.O_RDONLY | os.O_DIRECT) as fd:
+            while not stop.is_set():
+                os.preadv(fd, [buf], i % 256 * 4096)
+                i += 1
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for t in threads:
+        t.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+
+
+@pytest.mark.parametrize("way", ["alone", "with-others", "by-the-ring"])
+def test_a_logs_writeback_begins_with_its_write(make_mount, way):
+    mount = make_mount(**({"threads": 1} if way == "by-the-ring" else {}))  # a single lane makes no call itself
+    log = mount.mnt / "log"
+    laid_out(log)
+    before = counter(mount, "early_writebacks")
+    with company(mount) if way == "with-others" else contextlib.nullcontext():
+        log_some(log, 100)
+        assert counter(mount, "early_writebacks") - before >= 90
+        written = device_writes(mount.scratch)
+        with opened(log) as fd:
+            os.pwrite(fd, BLOCK, 0)  # and no fsync: the kernel's own writeback would begin after some 30 s
+            wait_for("the write to be at the device", lambda: device_writes(mount.scratch) > written, 10)
+    assert (counter(mount, "inplace_calls") > 0) == (way != "by-the-ring")
+
+
+def test_what_nobody_syncs_is_not_begun(mount):
+    with opened(mount.mnt / "data") as fd:
+        for i in range(300):
+            os.pwrite(fd, BLOCK, i * 4096)
+        for n in (1, 2, 3, 9, 1, 4) * 20:  # nor where nobody can tell which write is the last
+            for i in range(n):
+                os.pwrite(fd, BLOCK, i * 4096)
+            os.fdatasync(fd)
+    with opened(mount.mnt / "through", os.O_WRONLY | os.O_DSYNC) as fd:
+        for i in range(20):
+            os.pwrite(fd, BLOCK, i * 4096)
+            os.fdatasync(fd)
+    assert counter(mount, "early_writebacks") == 0
+
+
+def test_it_costs_the_device_no_write(mount):
+    (mount.scratch.fs / "native").mkdir()
+    writes = []
+    for where in (mount.scratch.fs / "native", mount.mnt):
+        laid_out(where / "log")
+        before = device_writes(mount.scratch)
+        log_some(where / "log", 300)
+        writes.append(device_writes(mount.scratch) - before)
+    assert counter(mount, "early_writebacks") >= 290
+    assert writes[0] >= 300 and writes[1] <= writes[0] * 1.1 + 10, writes
+
+
+@pytest.mark.parametrize("way", ["alone", "with-others", "by-the-ring"])
+def test_an_error_of_the_writeback_is_the_fsyncs(way, tmp_path):
+    """The device fails once its image has no room left: the fsync says so, as natively, and says it once."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "none", tmp_path], check=True)
+    os.environ["STILLFS_TEST_TMP"], kept = str(tmp_path), os.environ.get("STILLFS_TEST_TMP")
+    s = m = None
+    try:
+        s = Scratch("ext4", 400)  # whose journal is not hurt: it was written when the filesystem was made
+        m = Mount(s, **({"threads": 1} if way == "by-the-ring" else {}))
+        (s.fs / "native").mkdir()
+        got = []
+        for where in (s.fs / "native", m.mnt):
+            log = where / "log"
+            laid_out(log, 256)
+            with opened(log, os.O_RDWR) as fd, company(m) if way == "with-others" and where == m.mnt else contextlib.nullcontext():
+                log_some(log, 50)
+                os.posix_fallocate(fd, 0, 64 << 20)  # extents, with no room behind them
+                os.fsync(fd)
+                fill = tmp_path / "fill"
+                with contextlib.suppress(OSError), open(fill, "wb", 0) as f:
+                    while True:
+                        f.write(BLOCK)
+                before = counter(m, "early_writebacks")
+                for i in range(2000, 2008):
+                    got.append(errno_of(os.pwrite, fd, BLOCK, (8 << 20) + i * 65536))
+                    got.append(errno_of(os.fdatasync, fd))
+                early = counter(m, "early_writebacks") - before
+                fill.unlink()
+            got.append("|")
+        native, mounted = got[:got.index("|")], got[got.index("|") + 1:-1]
+        assert native == mounted and native.count("ENOSPC") >= 4 and early >= 1, (native, mounted, early)
+    finally:
+        if m:
+            m.close()
+        if s:
+            s.close()
+        os.environ.pop("STILLFS_TEST_TMP")
+        if kept:
+            os.environ["STILLFS_TEST_TMP"] = kept
+        run("umount", tmp_path)
+
+
+def test_buffered_writes_beside_others_are_made_at_once(mount):
+    """No other thread has to be woken for them, also where the file's time changes, with each tick of the clock."""
+    log = mount.mnt / "log"
+    laid_out(log)
+    with opened(log) as fd, company(mount):
+        before = counter(mount, "inplace_beside")
+
+        def some():
+            for i in range(50):  # each in a tick of its own, most of them
+                os.pwrite(fd, BLOCK, i * 4096)
+                time.sleep(0.005)
+            return counter(mount, "inplace_beside") - before >= 100
+        wait_for("writes beside others", some, 20)
+
+
+def test_a_write_that_stalls_holds_back_no_reader(mount):
+    """The backing frozen by somebody else: writers wait, as natively, and whoever reads goes on."""
+    (mount.mnt / "other").write_bytes(b"there")
+    logs = [mount.mnt / f"log{i}" for i in range(4)]
+    for log in logs:
+        laid_out(log, 64)
+    stop = threading.Event()
+
+    def write(log):
+        i = 0
+        with opened(log) as fd:
+            while not stop.is_set():
+                os.pwrite(fd, BLOCK, i % 64 * 4096)
+                os.fdatasync(fd)
+                i += 1
+    writers = [threading.Thread(target=write, args=(log,)) for log in logs]
+    for w in writers:
+        w.start()
+    try:
+        for _ in range(5):
+            wait_for("writes", lambda n=counter(mount, "ops_write"): counter(mount, "ops_write") > n + 50)
+            subprocess.run(["fsfreeze", "-f", mount.scratch.fs], check=True)
+            try:
+                time.sleep(0.1)
+                held = counter(mount, "ops_write")
+                reader = subprocess.run(["timeout", "15", "cat", mount.mnt / "other"], capture_output=True)
+                assert counter(mount, "ops_write") <= held + 1
+            finally:
+                subprocess.run(["fsfreeze", "-u", mount.scratch.fs], check=True)
+            assert (reader.returncode, reader.stdout) == (0, b"there")
+    finally:
+        stop.set()
+        for w in writers:
+            w.join(30)
+    assert not any(w.is_alive() for w in writers)

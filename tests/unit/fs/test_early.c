@@ -1,0 +1,165 @@
+/* tests/unit/fs/test_early.c - which write is taken for the last one before an fsync. */
+#include "fs/early.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define NODE 7u
+
+/* `writes` writes and an fsync: which of the writes begins writeback, counted from 1; 0: none, -1: more than one. */
+static int group(struct early *e, unsigned writes, uint32_t size)
+{
+	int begun = 0;
+
+	for (unsigned i = 1; i <= writes; i++)
+		if (early_written(e, NODE, size))
+			begun = begun ? -1 : (int)i;
+	early_synced(e, NODE);
+	return begun;
+}
+
+static int groups(struct early *e, unsigned n, unsigned writes)
+{
+	int begun = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		begun = group(e, writes, 4096);
+	return begun;
+}
+
+static struct early *fresh(void)
+{
+	struct early *e = calloc(1, sizeof(*e));
+
+	assert_non_null(e);
+	return e;
+}
+
+static void a_habit_is_three_groups_alike(void **state)
+{
+	struct early *e = fresh();
+
+	/* the first one says how many writes, three more that it was no chance */
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(group(e, 1, 4096), 0);
+	assert_int_equal(group(e, 1, 4096), 1);
+	free(e);
+}
+
+static void the_last_write_of_a_group_begins_it(void **state)
+{
+	struct early *e = fresh();
+
+	assert_int_equal(groups(e, 5, 3), 3);
+	assert_int_equal(groups(e, 20, 3), 3);
+	free(e);
+}
+
+static void what_is_never_synced_begins_nothing(void **state)
+{
+	struct early *e = fresh();
+
+	for (int i = 0; i < 1000; i++)
+		assert_false(early_written(e, NODE, 4096));
+	free(e);
+}
+
+static void groups_that_differ_begin_little(void **state)
+{
+	struct early *e = fresh();
+	unsigned begun = 0;
+
+	for (unsigned i = 0; i < 1000; i++)
+		begun += group(e, 1 + i % 2, 4096) != 0;
+	assert_int_equal(begun, 0);
+	free(e);
+}
+
+static void a_habit_outlives_one_exception_and_not_two(void **state)
+{
+	struct early *e = fresh();
+
+	assert_int_equal(groups(e, 20, 1), 1);
+	(void)group(e, 2, 4096); /* the exception */
+	assert_int_equal(group(e, 1, 4096), 0); /* one write is an exception now */
+	assert_int_equal(groups(e, 4, 1), 1);
+	assert_int_equal(groups(e, 20, 1), 1);
+	(void)group(e, 2, 4096);
+	(void)group(e, 3, 4096);
+	assert_int_equal(groups(e, 4, 1), 0);
+	free(e);
+}
+
+static void large_and_many_writes_are_no_log(void **state)
+{
+	struct early *e = fresh();
+
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(group(e, 1, 1u << 20), 0);
+	assert_int_equal(groups(e, 50, 8), 0);
+	assert_int_equal(groups(e, 50, 100), 0);
+	assert_int_equal(groups(e, 5, 7), 7);
+	free(e);
+}
+
+static void an_fsync_of_nothing_changes_nothing(void **state)
+{
+	struct early *e = fresh();
+
+	assert_int_equal(groups(e, 10, 1), 1);
+	for (int i = 0; i < 10; i++)
+		early_synced(e, NODE);
+	assert_int_equal(group(e, 1, 4096), 1);
+	free(e);
+}
+
+static void files_are_told_apart(void **state)
+{
+	struct early *e = fresh();
+
+	assert_int_equal(groups(e, 10, 1), 1);
+	assert_false(early_written(e, NODE + 1, 4096));
+	early_synced(e, NODE + 1);
+	assert_int_equal(group(e, 1, 4096), 1);
+	free(e);
+}
+
+static void the_first_write_in_a_tick_is_told(void **state)
+{
+	struct early *e = fresh();
+	struct timespec a, b, ms = { .tv_nsec = 30000000 }; /* several ticks of any kernel's */
+	bool again;
+
+	assert_true(early_tick(e, NODE));
+	do { /* until both looks fall into one tick */
+		(void)clock_gettime(CLOCK_REALTIME_COARSE, &a);
+		(void)early_tick(e, NODE);
+		again = early_tick(e, NODE);
+		(void)clock_gettime(CLOCK_REALTIME_COARSE, &b);
+	} while (a.tv_nsec != b.tv_nsec);
+	assert_false(again);
+	(void)nanosleep(&ms, NULL);
+	assert_true(early_tick(e, NODE));
+	free(e);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_habit_is_three_groups_alike),
+		cmocka_unit_test(the_last_write_of_a_group_begins_it),
+		cmocka_unit_test(what_is_never_synced_begins_nothing),
+		cmocka_unit_test(groups_that_differ_begin_little),
+		cmocka_unit_test(a_habit_outlives_one_exception_and_not_two),
+		cmocka_unit_test(large_and_many_writes_are_no_log),
+		cmocka_unit_test(an_fsync_of_nothing_changes_nothing),
+		cmocka_unit_test(files_are_told_apart),
+		cmocka_unit_test(the_first_write_in_a_tick_is_told),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
