@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from command import Failed
-from rounds import busy_jiffies
+from rounds import busy_s
 
 SIZE_MB, LOG_MB, LOGS = 1024, 64, 4
 DIRECT = ["--direct=1", "--bs=16k"]
@@ -88,9 +88,9 @@ def run(cell, view, volume, seconds, more=()):
     """One run: a dictionary of figures."""
     prepare(cell, view)
     view.begin()
-    threads, device, busy, ours = view.threads(), volume.cpu_ns(), busy_jiffies(), view.cpu_s()
+    threads, device, busy, ours = view.threads(), volume.cpu_ns(), busy_s(), view.cpu_s()
     r = subprocess.run([*argv(cell, view.path, seconds), *more], capture_output=True, text=True, start_new_session=True)
-    after, busy_after, ours = view.threads(), busy_jiffies(), view.cpu_s() - ours
+    after, busy_after, ours = view.threads(), busy_s(), view.cpu_s() - ours
     if r.returncode:
         raise Failed(f"fio {cell}: {(r.stderr or r.stdout).strip()[-1000:]}")
     job = json.loads(r.stdout[r.stdout.index("{"):])["jobs"][0]
@@ -108,6 +108,6 @@ def run(cell, view, volume, seconds, more=()):
         "ops": ops, "fio_cpu_s": (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000,
         "threads_cpu_s": {n: round(s, 4) for n, s in by_thread.items() if s > 0.0005}, "ours_cpu_s": ours,
         "device_cpu_s": (volume.cpu_ns() - device) / 1e9,
-        "machine_cpu_s": (busy_after[0] - busy[0]) / os.sysconf("SC_CLK_TCK"),
-        "machine_busy": (busy_after[0] - busy[0]) / max(1, busy_after[1] - busy[1]),
+        "machine_cpu_s": busy_after[0] - busy[0],
+        "machine_busy": (busy_after[0] - busy[0]) / max(1e-9, busy_after[1] - busy[1]),
     }

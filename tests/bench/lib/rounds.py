@@ -56,11 +56,13 @@ def table(head, rows):
                      for r in lines)
 
 
-def busy_jiffies():
-    """(busy, all) of the machine since it started."""
+def busy_s():
+    """(busy, all) CPU seconds of the machine since some time. By what its CPUs slept, which the kernel measures: what they
+    did it samples with its tick, and who is woken and sleeps between two ticks is in none."""
     with open("/proc/stat") as f:
-        v = [int(x) for x in f.readline().split()[1:9]]
-    return sum(v) - v[3] - v[4], sum(v)
+        v = [int(x) for x in f.readline().split()[1:]]
+    every = os.cpu_count() * time.monotonic()
+    return every - (v[3] + v[4]) / os.sysconf("SC_CLK_TCK"), every
 
 
 class Record(list):
