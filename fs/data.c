@@ -128,8 +128,8 @@ static void writeback_now(const struct rq *r)
 
 /* A buffered write is a copy: it is made at once, whoever else is served. The ring would try the same, and give what
  * does not go at once to a worker, which costs two wake-ups. Mostly it is only that the file's time changes, with each
- * tick of the clock: no wait, but the kernel (up to 6.18) does not do it without leave to wait. Where that is likely it
- * gets leave. All of it is under the guard of inplace.c, as on a frozen filesystem this call waits even without leave.
+ * tick of the clock: no wait, but the kernel (up to 6.18) does not do it without leave to wait. So the first write in a
+ * tick has leave. All of it is under the guard of inplace.c, as on a frozen filesystem this call waits even without.
  * False: leave it to the ring. */
 static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writeback)
 {
@@ -139,14 +139,14 @@ static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writ
 
 	if (!inplace_enter(l))
 		return false;
-	n = write_now(l, r, RWF_NOWAIT);
+	n = write_now(l, r, first ? 0 : RWF_NOWAIT);
 	e = n < 0 ? errno : 0;
-	if (e == EAGAIN && !first) {
+	if (e == EAGAIN) {
 		inplace_leave(l);
 		inplace_pressed(l);
 		return false;
 	}
-	if (e == EAGAIN || e == EOPNOTSUPP) {
+	if (e == EOPNOTSUPP) { /* ext4 does not know how */
 		n = write_now(l, r, 0);
 		e = n < 0 ? errno : 0;
 	}
@@ -155,6 +155,8 @@ static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writ
 	else if (writeback && !e)
 		submit_writeback(l, r);
 	inplace_leave(l);
+	count_add(&l->inplace.n_calls, 1);
+	count_add(&l->inplace.n_beside, 1);
 	data_complete(l, r, e ? -e : (int)n);
 	return true;
 }

@@ -219,8 +219,6 @@ void inplace_leave(struct lane *l)
 
 	atomic_store(&p->since_ns, 0);
 	balance_helped(l->core);
-	count_add(&p->n_calls, 1);
-	count_add(&p->n_beside, 1);
 	p->mean_ns = p->mean_ns - p->mean_ns / 16 + took / 16;
 	if (took > SLOW_NS || p->mean_ns > SLOW_MEAN_NS) {
 		count_add(&p->n_slow, 1);
