@@ -67,6 +67,7 @@ struct rq {
 	uint64_t start_ns; /* when it was read; 0: not known yet */
 	uint8_t next_step; /* enum rq_next */
 	bool suid_done;
+	bool begun; /* FSYNC whose writeback had begun; fs/early.h */
 	/* FALLOCATE in pieces */
 	uint64_t done_b;
 	int fd;
@@ -136,8 +137,10 @@ bool inplace_wanted(struct lane *l, const struct rq *r);
 bool inplace_looks(const struct lane *l); /* look for the next request, without the ring */
 bool inplace_serve(struct lane *l, struct rq *r); /* false: something has come meanwhile, serve it the other way */
 bool inplace_enter(struct lane *l); /* may a call beside other requests' wait now? Then inplace_leave follows */
-void inplace_leave(struct lane *l);
+uint64_t inplace_leave(struct lane *l); /* ns since then */
 void inplace_pressed(struct lane *l); /* the backing takes no writes at once, for another reason than their time */
+bool inplace_sync(struct lane *l); /* inplace_enter for such an fsync */
+void inplace_synced(struct lane *l, uint64_t took_ns); /* one has ended, either way */
 bool inplace_sits(const struct lane *l); /* it makes such a call now; any thread */
 int inplace_done(struct lane *l, struct rq *r, int64_t res); /* res: of the call. The result or -errno */
 void inplace_measure(struct lane *l); /* a direct write has ended */

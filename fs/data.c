@@ -142,7 +142,7 @@ static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writ
 	n = write_now(l, r, first ? 0 : RWF_NOWAIT);
 	e = n < 0 ? errno : 0;
 	if (e == EAGAIN) {
-		inplace_leave(l);
+		(void)inplace_leave(l);
 		inplace_pressed(l);
 		return false;
 	}
@@ -154,7 +154,7 @@ static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writ
 		writeback_now(r);
 	else if (writeback && !e)
 		submit_writeback(l, r);
-	inplace_leave(l);
+	(void)inplace_leave(l);
 	count_add(&l->inplace.n_calls, 1);
 	count_add(&l->inplace.n_beside, 1);
 	data_complete(l, r, e ? -e : (int)n);
@@ -216,6 +216,18 @@ static int sync_fd(struct rq *r)
 	return in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(r->fd) : fsync(r->fd);
 }
 
+/* As write_at_once. */
+static void sync_at_once(struct lane *l, struct rq *r)
+{
+	int e = sync_fd(r) < 0 ? errno : 0;
+
+	inplace_synced(l, inplace_leave(l));
+	r->begun = false; /* counted */
+	count_add(&l->inplace.n_calls, 1);
+	count_add(&l->inplace.n_beside, 1);
+	data_complete(l, r, -e);
+}
+
 static void start_fsync(struct lane *l, struct rq *r)
 {
 	const struct fuse_fsync_in *in = rq_args(r);
@@ -228,9 +240,13 @@ static void start_fsync(struct lane *l, struct rq *r)
 		return;
 	}
 	count_add(&l->n_fsync, 1);
-	early_synced(&l->core->early, f->node);
+	r->begun = early_synced(&l->core->early, f->node);
 	if (l->inplace.on) {
 		data_complete(l, r, inplace_done(l, r, sync_fd(r)));
+		return;
+	}
+	if (r->begun && inplace_sync(l)) {
+		sync_at_once(l, r);
 		return;
 	}
 	s = data_sqe(l, r);
@@ -349,6 +365,8 @@ void data_complete(struct lane *l, struct rq *r, int res)
 		complete_falloc(l, r, res);
 		break;
 	default:
+		if (r->begun)
+			inplace_synced(l, balance_now_ns() - r->start_ns);
 		rq_reply_err(r, res < 0 ? res : 0, l->idx);
 		break;
 	}

@@ -59,13 +59,15 @@ bool early_tick(struct early *e, uint64_t node)
 	return true;
 }
 
-void early_synced(struct early *e, uint64_t node)
+bool early_synced(struct early *e, uint64_t node)
 {
 	_Atomic uint16_t *at = &e->slot[node % EARLY_SLOTS];
 	struct guess g = guess_of(atomic_load_explicit(at, memory_order_relaxed));
 
+	bool begun = g.score >= SURE && g.writes == g.before;
+
 	if (!g.writes)
-		return; /* of what was written directly, or by a mapping */
+		return false; /* of what was written directly, or by a mapping */
 	if (g.writes != g.before || g.writes > WRITES_MAX)
 		g.score /= 4; /* a habit outlives one exception */
 	else if (g.score < SCORE_MAX)
@@ -73,4 +75,5 @@ void early_synced(struct early *e, uint64_t node)
 	g.before = g.writes;
 	g.writes = 0;
 	atomic_store_explicit(at, packed(g), memory_order_relaxed);
+	return begun;
 }

@@ -20,6 +20,6 @@ struct early {
  * next fsync, so begin writeback now. */
 bool early_written(struct early *e, uint64_t node, uint32_t size);
 bool early_tick(struct early *e, uint64_t node); /* is this buffered write the first one in its tick? */
-void early_synced(struct early *e, uint64_t node); /* an fsync of it has come */
+bool early_synced(struct early *e, uint64_t node); /* an fsync of it has come. True: writeback was begun with the last write */
 
 #endif

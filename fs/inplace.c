@@ -26,6 +26,7 @@
 #define FAST_NS 70000u /* a device that answers before a lane would fall asleep (balance.c) */
 #define SLOW_NS 4000000u /* a buffered write that took so long waited for something */
 #define SLOW_MEAN_NS 200000u /* as did many of them that took so long in the mean */
+#define SYNC_NS 50000u
 #define PRESSED_NS 100000000ull
 #define BAR_MIN_NS 100000000ull
 #define BAR_MAX_NS 600000000000ull
@@ -38,6 +39,7 @@ void inplace_init(struct lane *l)
 		l->inplace.rec = oplog_take(l->core->oplog);
 	l->inplace.penalty = PENALTY_MIN;
 	l->inplace.bar_ns = BAR_MIN_NS;
+	l->inplace.sync_ns = SYNC_NS * 10; /* not before it was seen */
 }
 
 /* What is over in moments, wherever the backing answers from memory, or waits for the device alone. */
@@ -212,7 +214,7 @@ bool inplace_enter(struct lane *l)
 	return false;
 }
 
-void inplace_leave(struct lane *l)
+uint64_t inplace_leave(struct lane *l)
 {
 	struct inplace *p = &l->inplace;
 	uint64_t now = balance_now_ns(), took = now - atomic_load_explicit(&p->since_ns, memory_order_relaxed);
@@ -228,6 +230,21 @@ void inplace_leave(struct lane *l)
 	} else if (p->bar_ns > BAR_MIN_NS) {
 		p->bar_ns -= BAR_MIN_NS / 1000;
 	}
+	return took;
+}
+
+/* An fsync whose writeback had begun is over in moments on a device without latency: sooner than a worker of the ring's
+ * would wake. A volume's latency is for the worker. */
+bool inplace_sync(struct lane *l)
+{
+	return l->inplace.sync_ns < SYNC_NS && inplace_enter(l);
+}
+
+void inplace_synced(struct lane *l, uint64_t took_ns)
+{
+	struct inplace *p = &l->inplace;
+
+	p->sync_ns = p->sync_ns - p->sync_ns / 8 + (took_ns > 10000000u ? 10000000u : took_ns) / 8;
 }
 
 /* Before the reply, which brings the caller's next request: whoever is there now has waited behind this call. */

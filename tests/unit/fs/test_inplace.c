@@ -1,0 +1,192 @@
+/* tests/unit/fs/test_inplace.c - when a lane makes a call itself while other requests are on their way, and when not. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "fs/core_int.h"
+#include "gate_fixture.h"
+
+#include <stdlib.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MS 1000000u
+
+static struct core *core_over(struct gate_fixture *f)
+{
+	struct core *c = calloc(1, sizeof(*c));
+
+	assert_non_null(c);
+	c->n_lanes = 2;
+	c->gate = f->g;
+	atomic_store(&c->balance.n_active, 1);
+	c->balance.guard_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	assert_true(c->balance.guard_fd >= 0);
+	atomic_store(&c->balance.all_run, true);
+	c->lane[0].core = c;
+	c->lane[0].inplace.rec = (struct op_rec *)c; /* lane 0's; never used here */
+	c->lane[0].inplace.bar_ns = 100 * MS;
+	return c;
+}
+
+static void core_done(struct core *c)
+{
+	(void)close(c->balance.guard_fd);
+	free(c);
+}
+
+static bool enters(struct lane *l)
+{
+	if (!inplace_enter(l))
+		return false;
+	(void)inplace_leave(l);
+	return true;
+}
+
+/* A call that takes so long. */
+static void slow(struct lane *l, long ms)
+{
+	struct timespec t = { .tv_nsec = ms * (long)MS };
+
+	assert_true(inplace_enter(l));
+	(void)nanosleep(&t, NULL);
+	assert_true(inplace_leave(l) >= (uint64_t)ms * MS);
+}
+
+static void one_lane_that_fetches_alone_may(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+
+	assert_true(enters(l));
+	atomic_store(&c->balance.n_active, 2);
+	assert_false(enters(l));
+	atomic_store(&c->balance.n_active, 1);
+	atomic_store(&l->inbox_full, true);
+	assert_false(enters(l));
+	atomic_store(&l->inbox_full, false);
+	atomic_store(&c->balance.all_run, false); /* nobody there whom the guard could wake */
+	assert_false(enters(l));
+	atomic_store(&c->balance.all_run, true);
+	l->inplace.rec = NULL; /* any other lane's */
+	assert_false(enters(l));
+	core_done(c);
+}
+
+static void not_while_the_gate_is_closed(void **state)
+{
+	struct gate_fixture *f = *state;
+	struct core *c = core_over(f);
+	struct gate_ticket t = { 0 };
+
+	assert_int_equal(gate_close(f->g, 1000, 10000, NULL, &t), 0);
+	assert_false(enters(&c->lane[0]));
+	assert_int_equal(gate_open(f->g, &t), 0);
+	assert_true(enters(&c->lane[0]));
+	core_done(c);
+}
+
+static void nor_with_a_poll_that_takes_others_wake_ups(void **state)
+{
+	struct core *c = core_over(*state);
+
+	c->n_mnt = 2;
+	c->lane[0].armed[1] = true;
+	assert_false(enters(&c->lane[0]));
+	c->lane[0].armed[1] = false;
+	assert_true(enters(&c->lane[0]));
+	core_done(c);
+}
+
+static void a_slow_call_bars_the_next_ones_for_longer_each_time(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+	uint64_t first;
+
+	slow(l, 6);
+	assert_false(enters(l));
+	assert_int_equal(atomic_load(&l->inplace.n_slow), 1);
+	first = l->inplace.bar_ns;
+	l->inplace.barred_ns = 0; /* it is over */
+	slow(l, 6);
+	assert_true(l->inplace.bar_ns == first * 2);
+	l->inplace.barred_ns = 0;
+	for (unsigned i = 0; i < 20; i++)
+		assert_true(enters(l));
+	assert_true(l->inplace.bar_ns < first * 2); /* forgiven by and by */
+	for (unsigned i = 0; i < 40; i++) {
+		l->inplace.barred_ns = 0;
+		l->inplace.mean_ns = MS;
+		assert_true(enters(l));
+	}
+	assert_true(l->inplace.bar_ns == 600000ull * MS); /* ten minutes at most */
+	core_done(c);
+}
+
+static void many_that_wait_a_little_bar_as_well(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+	unsigned n = 0;
+
+	while (n < 50 && inplace_enter(l)) {
+		usleep(1000);
+		(void)inplace_leave(l);
+		n++;
+	}
+	assert_true(n >= 1 && n < 10);
+	core_done(c);
+}
+
+static void a_refusal_ends_the_attempts_for_a_while(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+
+	inplace_pressed(l);
+	assert_false(enters(l));
+	usleep(150000);
+	assert_true(enters(l));
+	core_done(c);
+}
+
+static void an_fsync_is_made_where_it_was_short(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+	unsigned n;
+
+	l->inplace.sync_ns = MS;
+	assert_false(inplace_sync(l)); /* not before it was seen */
+	for (n = 0; n < 100 && !inplace_sync(l); n++)
+		inplace_synced(l, 20000);
+	assert_true(n > 5 && n < 100);
+	(void)inplace_leave(l);
+	for (n = 0; n < 100; n++) { /* a volume's latency */
+		if (!inplace_sync(l))
+			break;
+		(void)inplace_leave(l);
+		inplace_synced(l, 500000);
+	}
+	assert_true(n < 3);
+	core_done(c);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(one_lane_that_fetches_alone_may, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(not_while_the_gate_is_closed, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(nor_with_a_poll_that_takes_others_wake_ups, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(a_slow_call_bars_the_next_ones_for_longer_each_time, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(many_that_wait_a_little_bar_as_well, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(a_refusal_ends_the_attempts_for_a_while, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(an_fsync_is_made_where_it_was_short, gate_fixture_up, gate_fixture_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
