@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #define AT_ONCE_MAX 65536u
-#define FEW 8u /* requests at the backing: there is room for one more in any device's queue */
+/* Requests at the backing. With more the device has enough to do, there may be no room for one more in its queue, and what a
+ * call in place takes is what the others wait for. */
+#define FEW 8u
 
 /* The descriptor that this request's own flags ask for: MySQL opens buffered and sets O_DIRECT by
  * fcntl afterwards, which shows in each READ and WRITE, not in OPEN. */
@@ -150,10 +152,8 @@ static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writ
 		n = write_now(l, r, 0);
 		e = n < 0 ? errno : 0;
 	}
-	if (writeback && !e && l->inflight <= FEW)
+	if (writeback && !e)
 		writeback_now(r);
-	else if (writeback && !e)
-		submit_writeback(l, r);
 	(void)inplace_leave(l);
 	count_add(&l->inplace.n_calls, 1);
 	count_add(&l->inplace.n_beside, 1);
@@ -173,7 +173,7 @@ static void start_write(struct lane *l, struct rq *r)
 	const struct fuse_write_in *in = rq_args(r);
 	struct ofile *f = ofile_at(l->core->nodes, in->fh);
 	struct node *n = f ? node_at(l->core->nodes, f->node) : NULL;
-	bool copy, writeback;
+	bool copy, few, writeback;
 	ssize_t done;
 
 	if (!n || in->size > PROTO_MAX_PAYLOAD || r->len < PROTO_WRITE_HEAD + in->size) {
@@ -193,7 +193,8 @@ static void start_write(struct lane *l, struct rq *r)
 	count_add(&l->n_write, 1);
 	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
 	copy = is_copy(in);
-	writeback = copy && early_written(&l->core->early, f->node, in->size);
+	few = l->inflight <= FEW;
+	writeback = copy && early_written(&l->core->early, f->node, in->size) && few;
 	count_add(&l->n_early, writeback);
 	if (l->inplace.on) {
 		done = write_now(l, r, 0);
@@ -202,7 +203,7 @@ static void start_write(struct lane *l, struct rq *r)
 		data_complete(l, r, inplace_done(l, r, done));
 		return;
 	}
-	if (copy && in->size <= AT_ONCE_MAX && write_at_once(l, r, f->node, writeback))
+	if (copy && few && in->size <= AT_ONCE_MAX && write_at_once(l, r, f->node, writeback))
 		return;
 	submit_write(l, r)->flags |= writeback ? IOSQE_IO_LINK : 0;
 	if (writeback)
@@ -245,7 +246,7 @@ static void start_fsync(struct lane *l, struct rq *r)
 		data_complete(l, r, inplace_done(l, r, sync_fd(r)));
 		return;
 	}
-	if (r->begun && inplace_sync(l)) {
+	if (r->begun && l->inflight <= FEW && inplace_sync(l)) {
 		sync_at_once(l, r);
 		return;
 	}
