@@ -63,7 +63,6 @@ bool early_synced(struct early *e, uint64_t node)
 {
 	_Atomic uint16_t *at = &e->slot[node % EARLY_SLOTS];
 	struct guess g = guess_of(atomic_load_explicit(at, memory_order_relaxed));
-
 	bool begun = g.score >= SURE && g.writes == g.before;
 
 	if (!g.writes)
