@@ -485,6 +485,7 @@ void core_status(struct core *c, struct vbuf *out)
 {
 	static const char *const states[] = { "open", "closing", "closed" };
 	uint64_t nodes, fds, lookups, files, n[8] = { 0 }, spin[2] = { 0 };
+	const struct inplace *p = &c->lane[0].inplace;
 	struct gate_status s;
 
 	gate_get_status(c->gate, &s);
@@ -519,8 +520,7 @@ void core_status(struct core *c, struct vbuf *out)
 	vbuf_printf(out, "spin_hits %lu\nspin_misses %lu\nspare_cpu %s\nample_cpu %s\n", spin[0], spin[1],
 		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no", atomic_load(&c->balance.ample_cpu) ? "yes" : "no");
 	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_beside %lu\ninplace_slow %lu\ninplace_stuck_ms %lu\n",
-		    c->lane[0].inplace.n_calls, c->lane[0].inplace.n_waited, c->lane[0].inplace.n_beside,
-		    c->lane[0].inplace.n_slow, inplace_stuck_ms(&c->lane[0]));
+		    p->n_calls, p->n_waited, p->n_beside, p->n_slow, inplace_stuck_ms(&c->lane[0]));
 	idlepoll_status(c, out);
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
 	vbuf_printf(out, "shared_mmap %s\n",

@@ -97,10 +97,12 @@ static struct io_uring_sqe *submit_write(struct lane *l, struct rq *r)
 /* A worker of the ring's begins it, as it may wait for room in the device's queue, right after the write and before
  * its reply. Nobody waits for it: not the gate, as what it writes is the write's, nor the lane, which is told of a
  * failure only, such as that of a write that was cut short. */
-static void submit_writeback(struct lane *l, const struct rq *r)
+static void submit_writeback(struct lane *l, const struct rq *r, struct io_uring_sqe *write)
 {
-	struct io_uring_sqe *s = lane_sqe(l);
+	struct io_uring_sqe *s;
 
+	write->flags |= IOSQE_IO_LINK;
+	s = lane_sqe(l);
 	io_uring_prep_sync_file_range(s, r->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 	s->flags |= IOSQE_CQE_SKIP_SUCCESS;
 	io_uring_sqe_set_data64(s, TAG_WRITEBACK);
@@ -126,6 +128,14 @@ static ssize_t write_now(struct lane *l, struct rq *r, int rwf)
 static void writeback_now(const struct rq *r)
 {
 	(void)sync_file_range(r->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+/* Made in place while others' requests were on their way. */
+static void complete_beside(struct lane *l, struct rq *r, int res)
+{
+	count_add(&l->inplace.n_calls, 1);
+	count_add(&l->inplace.n_beside, 1);
+	data_complete(l, r, res);
 }
 
 /* A buffered write is a copy: it is made at once, whoever else is served. The ring would try the same, and give what
@@ -155,9 +165,7 @@ static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writ
 	if (writeback && !e)
 		writeback_now(r);
 	(void)inplace_leave(l);
-	count_add(&l->inplace.n_calls, 1);
-	count_add(&l->inplace.n_beside, 1);
-	data_complete(l, r, e ? -e : (int)n);
+	complete_beside(l, r, e ? -e : (int)n);
 	return true;
 }
 
@@ -173,6 +181,7 @@ static void start_write(struct lane *l, struct rq *r)
 	const struct fuse_write_in *in = rq_args(r);
 	struct ofile *f = ofile_at(l->core->nodes, in->fh);
 	struct node *n = f ? node_at(l->core->nodes, f->node) : NULL;
+	struct io_uring_sqe *s;
 	bool copy, few, writeback;
 	ssize_t done;
 
@@ -205,9 +214,9 @@ static void start_write(struct lane *l, struct rq *r)
 	}
 	if (copy && few && in->size <= AT_ONCE_MAX && write_at_once(l, r, f->node, writeback))
 		return;
-	submit_write(l, r)->flags |= writeback ? IOSQE_IO_LINK : 0;
+	s = submit_write(l, r);
 	if (writeback)
-		submit_writeback(l, r);
+		submit_writeback(l, r, s);
 }
 
 static int sync_fd(struct rq *r)
@@ -224,9 +233,7 @@ static void sync_at_once(struct lane *l, struct rq *r)
 
 	inplace_synced(l, inplace_leave(l));
 	r->begun = false; /* counted */
-	count_add(&l->inplace.n_calls, 1);
-	count_add(&l->inplace.n_beside, 1);
-	data_complete(l, r, -e);
+	complete_beside(l, r, -e);
 }
 
 static void start_fsync(struct lane *l, struct rq *r)

@@ -23,6 +23,7 @@
 
 #define GUARD_NS 4000000ull
 #define LONG_NS 30000u /* somebody may have come meanwhile: look */
+#define MEAN_MAX_NS 10000000u /* one that hung counts no more than that */
 #define FAST_NS 70000u /* a device that answers before a lane would fall asleep (balance.c) */
 #define SLOW_NS 4000000u /* a buffered write that took so long waited for something */
 #define SLOW_MEAN_NS 200000u /* as did many of them that took so long in the mean */
@@ -91,13 +92,17 @@ static bool found_spinning(struct lane *l, const struct rq *r)
 	return p->write_ns < FAST_NS && balance_may_spin(l->core);
 }
 
+static void into_mean(uint64_t *mean_ns, uint64_t took_ns)
+{
+	*mean_ns = *mean_ns - *mean_ns / 8 + (took_ns > MEAN_MAX_NS ? MEAN_MAX_NS : took_ns) / 8;
+}
+
 void inplace_measure(struct lane *l)
 {
 	struct inplace *p = &l->inplace;
-	uint64_t took = balance_now_ns() - p->direct_ns;
 
+	into_mean(&p->write_ns, balance_now_ns() - p->direct_ns);
 	p->direct_ns = 0;
-	p->write_ns = p->write_ns - p->write_ns / 8 + (took > 10000000u ? 10000000u : took) / 8;
 }
 
 /* A poll of ours would take the wake-up for a request that nobody fetches then: with several mounts the others'. */
@@ -158,6 +163,19 @@ bool inplace_sits(const struct lane *l)
 	return atomic_load(&l->inplace.since_ns) != 0;
 }
 
+/* From now on it sits in a call, with the guard behind it. False: something has come meanwhile. */
+static bool sit_down(struct lane *l, uint64_t now)
+{
+	struct inplace *p = &l->inplace;
+
+	set_guard(p, l->core->balance.guard_fd, now);
+	atomic_store(&p->since_ns, now);
+	if (!atomic_load(&l->inbox_full)) /* after the store, see lane_push */
+		return true;
+	atomic_store(&p->since_ns, 0);
+	return false;
+}
+
 bool inplace_serve(struct lane *l, struct rq *r)
 {
 	struct inplace *p = &l->inplace;
@@ -165,12 +183,8 @@ bool inplace_serve(struct lane *l, struct rq *r)
 
 	if (!r->start_ns)
 		r->start_ns = now;
-	set_guard(p, l->core->balance.guard_fd, now);
-	atomic_store(&p->since_ns, now);
-	if (atomic_load(&l->inbox_full)) { /* after the store, see lane_push */
-		atomic_store(&p->since_ns, 0);
+	if (!sit_down(l, now))
 		return false;
-	}
 	balance_spun(l);
 	balance_sleeps(l); /* waiting for the backing is no work that another lane could share */
 	count_add(&p->n_calls, 1);
@@ -192,7 +206,7 @@ bool inplace_serve(struct lane *l, struct rq *r)
 	return true;
 }
 
-/* ---- buffered writes beside other requests ---- */
+/* ---- buffered writes, and fsyncs, beside other requests ---- */
 
 void inplace_pressed(struct lane *l)
 {
@@ -206,12 +220,7 @@ bool inplace_enter(struct lane *l)
 
 	if (!p->rec || now < p->pressed_ns || now < p->barred_ns || polls(l) || !alone(l))
 		return false;
-	set_guard(p, l->core->balance.guard_fd, now);
-	atomic_store(&p->since_ns, now);
-	if (!atomic_load(&l->inbox_full)) /* after the store, see lane_push */
-		return true;
-	atomic_store(&p->since_ns, 0);
-	return false;
+	return sit_down(l, now);
 }
 
 uint64_t inplace_leave(struct lane *l)
@@ -242,9 +251,7 @@ bool inplace_sync(struct lane *l)
 
 void inplace_synced(struct lane *l, uint64_t took_ns)
 {
-	struct inplace *p = &l->inplace;
-
-	p->sync_ns = p->sync_ns - p->sync_ns / 8 + (took_ns > 10000000u ? 10000000u : took_ns) / 8;
+	into_mean(&l->inplace.sync_ns, took_ns);
 }
 
 /* Before the reply, which brings the caller's next request: whoever is there now has waited behind this call. */

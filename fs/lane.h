@@ -33,8 +33,8 @@ struct inplace {
 	_Atomic uint64_t since_ns; /* in such a call since, 0: not */
 	uint64_t guard_ns; /* when the guard wakes */
 	uint64_t write_ns, direct_ns; /* of direct writes: a moving mean; when the last one began, 0: not measured */
-	/* buffered writes beside others': how long they take; they may not wait before these times; how long the next bar is */
 	uint64_t sync_ns; /* how long fsyncs take whose writeback had begun: a moving mean */
+	/* calls beside others' requests: how long they take; none is made before these times; how long the next bar is */
 	uint64_t mean_ns, pressed_ns, barred_ns, bar_ns;
 	_Atomic uint64_t n_calls, n_waited, n_beside, n_slow;
 };

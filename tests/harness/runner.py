@@ -29,7 +29,7 @@ FAULTS = ["tests/integration/test_takeover_faults.py", "tests/integration/test_t
           "tests/integration/test_prune_faults.py", "tests/integration/test_cutover_faults.py",
           "tests/integration/test_fence_faults.py", "tests/integration/test_cutover_mount_faults.py"]
 UNIT_LIMIT_S = 120
-# What the builds with sanitizers run against real mounts: every operation, and the gate.
+# What the builds with sanitizers run against real mounts: every operation, the gate, and writes made at once.
 CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/integration/test_writeback.py",
                "tests/conformance/fs/test_cases.py"]
 AT_ONCE = 3

@@ -83,6 +83,16 @@ def is_mounted(path):
     return any(line.split()[4] == real for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines())
 
 
+def unmount(path, within_s=20):
+    """Until it is: a ring of a daemon that ended lets go of its files a little later."""
+    end = time.monotonic() + within_s
+    while is_mounted(path):
+        r = subprocess.run(["umount", str(path)], capture_output=True, text=True)
+        assert time.monotonic() < end, f"{path} stays busy: {r.stderr}"
+        if r.returncode != 0:
+            time.sleep(0.05)
+
+
 class Scratch:
     """A directory with an image file's filesystem mounted on fs/."""
 
@@ -102,12 +112,7 @@ class Scratch:
         run("mount", "-o", "loop", self.image, self.fs)
 
     def close(self):
-        end = time.monotonic() + 30
-        while is_mounted(self.fs):  # a ring of a daemon that ended lets go of its files a little later
-            r = subprocess.run(["umount", str(self.fs)], capture_output=True, text=True)
-            assert time.monotonic() < end, f"{self.fs} stays busy: {r.stderr}"
-            if r.returncode != 0:
-                time.sleep(0.05)
+        unmount(self.fs, 30)
         subprocess.run(["rm", "-rf", "--one-file-system", str(self.dir)], check=True)
 
 

@@ -15,7 +15,7 @@ import cutovers
 import replication
 from mariadb import MariaDB
 from mysql import MySQL
-from stillfs import Mount, Scratch, once_each, wait_for
+from stillfs import Mount, Scratch, once_each, process_state, wait_for
 from test_cutover import client
 
 KINDS = [MariaDB, MySQL] if os.environ.get("STILLFS_ALL") else [MariaDB]
@@ -202,8 +202,8 @@ def test_killed_while_b_catches_up_and_resumed_over_a_restart_of_the_whole_still
 def stopped(pid):
     """Every thread of it but the kernel's workers for its io_uring. One that is woken with a request before it stops has taken
     it, and whoever asked cannot end before it is answered (docs/limits.md)."""
-    stats = [t.read_text() for t in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
-    return all("(iou-wrk" in s or s.rpartition(")")[2].split()[0] == "T" for s in stats)
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return all(process_state(t.name) == "T" or (t / "comm").read_text().startswith("iou-wrk") for t in tasks)
 
 
 def test_a_daemon_that_does_not_answer_is_not_waited_for(site):

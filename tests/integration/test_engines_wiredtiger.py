@@ -84,11 +84,14 @@ def test_compaction_gives_blocks_back_and_keeps_the_rest(database):
     size = (db.home / "t.wt").stat().st_size
     deleted = db.do("thin")
     db.do("checkpoint")
-    db.do("compact")
-    db.do("checkpoint")
+    for _ in range(5):  # which blocks one pass can move depends on when the last checkpoint ended
+        db.do("compact")
+        db.do("checkpoint")
+        if (db.home / "t.wt").stat().st_size < size // 2:
+            break
     acked = db.kill()
     after = (db.home / "t.wt").stat().st_size
-    assert after < size * 3 // 4, (size, after)  # which blocks it moves depends on when the last checkpoint ended
+    assert after < size // 2, (size, after)
     rows = db.rows()
     assert sum(count for count, _ in rows.values()) == sum(acked) - deleted
     assert all(last == n for (_, last), n in zip(rows.values(), acked))

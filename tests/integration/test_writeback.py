@@ -118,10 +118,10 @@ def test_it_costs_the_device_no_write(mount):
 
 
 @pytest.mark.parametrize("way", ["alone", "with-others", "by-the-ring"])
-def test_an_error_of_the_writeback_is_the_fsyncs(way, tmp_path):
+def test_an_error_of_the_writeback_is_the_fsyncs(way, tmp_path, monkeypatch):
     """The device fails once its image has no room left: the fsync says so, as natively, and says it once."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "none", tmp_path], check=True)
-    os.environ["STILLFS_TEST_TMP"], kept = str(tmp_path), os.environ.get("STILLFS_TEST_TMP")
+    monkeypatch.setenv("STILLFS_TEST_TMP", str(tmp_path))
     s = m = None
     try:
         s = Scratch("ext4", 400)  # whose journal is not hurt: it was written when the filesystem was made
@@ -153,9 +153,6 @@ def test_an_error_of_the_writeback_is_the_fsyncs(way, tmp_path):
             m.close()
         if s:
             s.close()
-        os.environ.pop("STILLFS_TEST_TMP")
-        if kept:
-            os.environ["STILLFS_TEST_TMP"] = kept
         run("umount", tmp_path)
 
 

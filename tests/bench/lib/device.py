@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from stillfs import run
+from stillfs import run, unmount
 
 PROFILES = {
     "raw": None,  # no latency of its own: the worst case for any overhead
@@ -34,15 +34,6 @@ def process_s(pid):
     """CPU seconds of a process; threads that have ended, such as the kernel's workers for its io_uring, are in it."""
     stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def unmount(path, within_s=20):
-    end = time.monotonic() + within_s
-    while os.path.ismount(path):
-        if subprocess.run(["umount", str(path)], capture_output=True).returncode == 0:
-            continue
-        assert time.monotonic() < end, f"{path} stays busy"
-        time.sleep(0.05)
 
 
 class Helper:
