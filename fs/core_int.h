@@ -136,9 +136,8 @@ void inplace_init(struct lane *l); /* on its own thread */
 bool inplace_wanted(struct lane *l, const struct rq *r);
 bool inplace_looks(const struct lane *l); /* look for the next request, without the ring */
 bool inplace_serve(struct lane *l, struct rq *r); /* false: something has come meanwhile, serve it the other way */
-bool inplace_enter(struct lane *l); /* may a call beside other requests' wait now? Then inplace_leave follows */
+bool inplace_enter(struct lane *l); /* may it make a call for one of several callers now? Then inplace_leave follows */
 uint64_t inplace_leave(struct lane *l); /* ns since then */
-void inplace_pressed(struct lane *l); /* the backing takes no writes at once, for another reason than their time */
 bool inplace_sync(struct lane *l); /* inplace_enter for such an fsync */
 void inplace_synced(struct lane *l, uint64_t took_ns); /* one has ended, either way */
 bool inplace_sits(const struct lane *l); /* it makes such a call now; any thread */

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #define AT_ONCE_MAX 65536u
-/* Requests at the backing. With more the device has enough to do, there may be no room for one more in its queue, and what a
- * call in place takes is what the others wait for. */
+/* Requests at the backing. With more the device has enough to do, and there may be no room for one more in its queue, which
+ * the call that begins writeback would wait for. */
 #define FEW 8u
 
 /* The descriptor that this request's own flags ask for: MySQL opens buffered and sets O_DIRECT by
@@ -109,7 +109,7 @@ static void submit_writeback(struct lane *l, const struct rq *r, struct io_uring
 }
 
 /* In place; as the ring would do it (submit_write). */
-static ssize_t write_now(struct lane *l, struct rq *r, int rwf)
+static ssize_t write_now(struct lane *l, struct rq *r)
 {
 	const struct fuse_write_in *in = rq_args(r);
 	struct iovec iov = { .iov_base = r->buf + SLOT_PAYLOAD, .iov_len = in->size };
@@ -118,7 +118,7 @@ static ssize_t write_now(struct lane *l, struct rq *r, int rwf)
 
 	if (as_nobody)
 		ops_cred_enter_nobody();
-	n = pwritev2(r->fd, &iov, 1, (off_t)in->offset, rwf_of(in->flags) | rwf);
+	n = pwritev2(r->fd, &iov, 1, (off_t)in->offset, rwf_of(in->flags));
 	if (as_nobody)
 		ops_cred_leave_nobody();
 	return n;
@@ -130,7 +130,7 @@ static void writeback_now(const struct rq *r)
 	(void)sync_file_range(r->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-/* Made in place while others' requests were on their way. */
+/* Made in place for one of several callers. */
 static void complete_beside(struct lane *l, struct rq *r, int res)
 {
 	count_add(&l->inplace.n_calls, 1);
@@ -138,30 +138,18 @@ static void complete_beside(struct lane *l, struct rq *r, int res)
 	data_complete(l, r, res);
 }
 
-/* A buffered write is a copy: it is made at once, whoever else is served. The ring would try the same, and give what
- * does not go at once to a worker, which costs two wake-ups. Mostly it is only that the file's time changes, with each
- * tick of the clock: no wait, but the kernel (up to 6.18) does not do it without leave to wait. So the first write in a
- * tick has leave. All of it is under the guard of inplace.c, as on a frozen filesystem this call waits even without.
- * False: leave it to the ring. */
-static bool write_at_once(struct lane *l, struct rq *r, uint32_t node, bool writeback)
+/* A buffered write is a copy: mostly it is made at once. The ring would try the same, and give what does not go at once
+ * to a worker, which costs two wake-ups: also where it is only that the file's time changes, with each tick of the clock,
+ * which the kernel (up to 6.18) does not do without leave to wait. False: leave it to the ring. */
+static bool write_at_once(struct lane *l, struct rq *r, bool writeback)
 {
-	bool first = early_tick(&l->core->early, node);
 	ssize_t n;
 	int e;
 
 	if (!inplace_enter(l))
 		return false;
-	n = write_now(l, r, first ? 0 : RWF_NOWAIT);
+	n = write_now(l, r);
 	e = n < 0 ? errno : 0;
-	if (e == EAGAIN) {
-		(void)inplace_leave(l);
-		inplace_pressed(l);
-		return false;
-	}
-	if (e == EOPNOTSUPP) { /* ext4 does not know how */
-		n = write_now(l, r, 0);
-		e = n < 0 ? errno : 0;
-	}
 	if (writeback && !e)
 		writeback_now(r);
 	(void)inplace_leave(l);
@@ -182,7 +170,7 @@ static void start_write(struct lane *l, struct rq *r)
 	struct ofile *f = ofile_at(l->core->nodes, in->fh);
 	struct node *n = f ? node_at(l->core->nodes, f->node) : NULL;
 	struct io_uring_sqe *s;
-	bool copy, few, writeback;
+	bool copy, writeback;
 	ssize_t done;
 
 	if (!n || in->size > PROTO_MAX_PAYLOAD || r->len < PROTO_WRITE_HEAD + in->size) {
@@ -202,17 +190,16 @@ static void start_write(struct lane *l, struct rq *r)
 	count_add(&l->n_write, 1);
 	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
 	copy = is_copy(in);
-	few = l->inflight <= FEW;
-	writeback = copy && early_written(&l->core->early, f->node, in->size) && few;
+	writeback = copy && early_written(&l->core->early, f->node, in->size) && l->inflight <= FEW;
 	count_add(&l->n_early, writeback);
 	if (l->inplace.on) {
-		done = write_now(l, r, 0);
+		done = write_now(l, r);
 		if (writeback && done > 0)
 			writeback_now(r);
 		data_complete(l, r, inplace_done(l, r, done));
 		return;
 	}
-	if (copy && few && in->size <= AT_ONCE_MAX && write_at_once(l, r, f->node, writeback))
+	if (copy && in->size <= AT_ONCE_MAX && write_at_once(l, r, writeback))
 		return;
 	s = submit_write(l, r);
 	if (writeback)
@@ -253,7 +240,7 @@ static void start_fsync(struct lane *l, struct rq *r)
 		data_complete(l, r, inplace_done(l, r, sync_fd(r)));
 		return;
 	}
-	if (r->begun && l->inflight <= FEW && inplace_sync(l)) {
+	if (r->begun && inplace_sync(l)) {
 		sync_at_once(l, r);
 		return;
 	}

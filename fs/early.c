@@ -11,8 +11,6 @@
  * fsyncs was the same a few times in a row, and only after the last one of them. */
 #include "fs/early.h"
 
-#include <time.h>
-
 #define WRITES_MAX 7u /* more of them are no log's, as are larger ones */
 #define SIZE_MAX_B 65536u
 #define SURE 3u /* guesses in a row that were right */
@@ -43,20 +41,6 @@ bool early_written(struct early *e, uint64_t node, uint32_t size)
 		g.writes++;
 	atomic_store_explicit(at, packed(g), memory_order_relaxed);
 	return g.score >= SURE && g.writes == g.before;
-}
-
-bool early_tick(struct early *e, uint64_t node)
-{
-	_Atomic uint32_t *at = &e->tick[node % EARLY_SLOTS];
-	struct timespec t;
-	uint32_t now;
-
-	(void)clock_gettime(CLOCK_REALTIME_COARSE, &t);
-	now = (uint32_t)((uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000);
-	if (atomic_load_explicit(at, memory_order_relaxed) == now)
-		return false;
-	atomic_store_explicit(at, now, memory_order_relaxed);
-	return true;
 }
 
 bool early_synced(struct early *e, uint64_t node)

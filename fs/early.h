@@ -13,13 +13,11 @@
  * before that one, and how often in a row it was as many. A guess: what two lanes do at once may miscount it. */
 struct early {
 	_Atomic uint16_t slot[EARLY_SLOTS];
-	_Atomic uint32_t tick[EARLY_SLOTS]; /* of the clock that files' times are taken from, at their last buffered write */
 };
 
 /* A buffered write of `size` bytes to the file of node `node`. True: most likely nothing is written to it before its
  * next fsync, so begin writeback now. */
 bool early_written(struct early *e, uint64_t node, uint32_t size);
-bool early_tick(struct early *e, uint64_t node); /* is this buffered write the first one in its tick? */
 bool early_synced(struct early *e, uint64_t node); /* an fsync of it has come. True: writeback was begun with the last write */
 
 #endif

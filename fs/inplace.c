@@ -3,9 +3,10 @@
  * Called by: the lanes (transport_dev.c).
  * Threads:   lane 0 serves; lane 1 is woken by the guard.
  * Blocks:    inplace_serve, for as long as the backing takes. It therefore runs only while nobody else is known who would
- *            wait: lane 0 fetches alone, requests come one at a time, none is in flight, the gate is open. And a
- *            guard stands behind it: GUARD_NS after such a call began lane 1 starts to fetch, so that a
- *            backing that stalls holds back one request, as it would without us.
+ *            wait: lane 0 fetches alone, requests come one at a time, none is in flight, the gate is open; and after
+ *            inplace_enter, with several callers, for what seldom takes long. A guard stands behind both: GUARD_NS after
+ *            such a call began lane 1 starts to fetch, so that a backing that stalls holds back one request, as it
+ *            would without us.
  * Errors:    the operation's.
  *
  * Why: a synchronous call is the cheapest way to do one thing. An asynchronous direct write completes through a kernel
@@ -22,13 +23,13 @@
 #include <unistd.h>
 
 #define GUARD_NS 4000000ull
+#define SINCE_NOW 1u /* it has just sat down: no time that the clock shows */
 #define LONG_NS 30000u /* somebody may have come meanwhile: look */
 #define MEAN_MAX_NS 10000000u /* one that hung counts no more than that */
 #define FAST_NS 70000u /* a device that answers before a lane would fall asleep (balance.c) */
 #define SLOW_NS 4000000u /* a buffered write that took so long waited for something */
 #define SLOW_MEAN_NS 200000u /* as did many of them that took so long in the mean */
 #define SYNC_NS 50000u
-#define PRESSED_NS 100000000ull
 #define BAR_MIN_NS 100000000ull
 #define BAR_MAX_NS 600000000000ull
 #define PENALTY_MIN 64u
@@ -164,10 +165,13 @@ bool inplace_sits(const struct lane *l)
 }
 
 /* From now on it sits in a call, with the guard behind it. False: something has come meanwhile. */
-static bool sit_down(struct lane *l, uint64_t now)
+static bool sit_down(struct lane *l)
 {
 	struct inplace *p = &l->inplace;
+	uint64_t now;
 
+	atomic_store(&p->since_ns, SINCE_NOW); /* before the guard is set: whenever it goes off, it finds somebody who sits */
+	now = balance_now_ns();
 	set_guard(p, l->core->balance.guard_fd, now);
 	atomic_store(&p->since_ns, now);
 	if (!atomic_load(&l->inbox_full)) /* after the store, see lane_push */
@@ -179,12 +183,11 @@ static bool sit_down(struct lane *l, uint64_t now)
 bool inplace_serve(struct lane *l, struct rq *r)
 {
 	struct inplace *p = &l->inplace;
-	uint64_t now = balance_now_ns();
 
-	if (!r->start_ns)
-		r->start_ns = now;
-	if (!sit_down(l, now))
+	if (!sit_down(l))
 		return false;
+	if (!r->start_ns)
+		r->start_ns = atomic_load_explicit(&p->since_ns, memory_order_relaxed);
 	balance_spun(l);
 	balance_sleeps(l); /* waiting for the backing is no work that another lane could share */
 	count_add(&p->n_calls, 1);
@@ -206,21 +209,21 @@ bool inplace_serve(struct lane *l, struct rq *r)
 	return true;
 }
 
-/* ---- buffered writes, and fsyncs, beside other requests ---- */
+/* ---- buffered writes, and fsyncs, of one of several callers ---- */
 
-void inplace_pressed(struct lane *l)
-{
-	l->inplace.pressed_ns = balance_now_ns() + PRESSED_NS;
-}
-
+/* Nothing may be on its way at the backing: what this lane's ring has, nobody else can complete. Its callers would wait for
+ * this call; and on a filesystem that somebody freezes, both for ever: the freeze waits for direct writes that have begun,
+ * which end on this lane (kiocb_end_write in the ring's task work, up to 6.18 at least), and the call for the thaw. */
 bool inplace_enter(struct lane *l)
 {
 	struct inplace *p = &l->inplace;
-	uint64_t now = balance_now_ns();
 
-	if (!p->rec || now < p->pressed_ns || now < p->barred_ns || polls(l) || !alone(l))
+	if (!p->rec || l->inflight || polls(l) || !alone(l))
 		return false;
-	return sit_down(l, now);
+	if (p->barred_ns && balance_now_ns() < p->barred_ns)
+		return false;
+	p->barred_ns = 0;
+	return sit_down(l);
 }
 
 uint64_t inplace_leave(struct lane *l)
@@ -281,7 +284,7 @@ uint64_t inplace_stuck_ms(const struct lane *l)
 {
 	uint64_t since = atomic_load(&l->inplace.since_ns), now = balance_now_ns();
 
-	return since && since < now ? (now - since) / 1000000 : 0;
+	return since > SINCE_NOW && since < now ? (now - since) / 1000000 : 0;
 }
 
 void inplace_guard(struct core *c)

@@ -34,8 +34,8 @@ struct inplace {
 	uint64_t guard_ns; /* when the guard wakes */
 	uint64_t write_ns, direct_ns; /* of direct writes: a moving mean; when the last one began, 0: not measured */
 	uint64_t sync_ns; /* how long fsyncs take whose writeback had begun: a moving mean */
-	/* calls beside others' requests: how long they take; none is made before these times; how long the next bar is */
-	uint64_t mean_ns, pressed_ns, barred_ns, bar_ns;
+	/* calls for one of several callers: how long they take; none is made before this time; how long the next bar is */
+	uint64_t mean_ns, barred_ns, bar_ns;
 	_Atomic uint64_t n_calls, n_waited, n_beside, n_slow;
 };
 

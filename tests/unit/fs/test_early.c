@@ -6,7 +6,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define NODE 7u
 
@@ -129,25 +128,6 @@ static void files_are_told_apart(void **state)
 	free(e);
 }
 
-static void the_first_write_in_a_tick_is_told(void **state)
-{
-	struct early *e = fresh();
-	struct timespec a, b, ms = { .tv_nsec = 30000000 }; /* several ticks of any kernel's */
-	bool again;
-
-	assert_true(early_tick(e, NODE));
-	do { /* until both looks fall into one tick */
-		(void)clock_gettime(CLOCK_REALTIME_COARSE, &a);
-		(void)early_tick(e, NODE);
-		again = early_tick(e, NODE);
-		(void)clock_gettime(CLOCK_REALTIME_COARSE, &b);
-	} while (a.tv_nsec != b.tv_nsec);
-	assert_false(again);
-	(void)nanosleep(&ms, NULL);
-	assert_true(early_tick(e, NODE));
-	free(e);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -159,7 +139,6 @@ int main(void)
 		cmocka_unit_test(large_and_many_writes_are_no_log),
 		cmocka_unit_test(an_fsync_of_nothing_changes_nothing),
 		cmocka_unit_test(files_are_told_apart),
-		cmocka_unit_test(the_first_write_in_a_tick_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
