@@ -89,6 +89,8 @@ static struct io_uring_sqe *submit_write(struct lane *l, struct rq *r)
 	io_uring_prep_write(s, r->fd, r->buf + SLOT_PAYLOAD + r->done_b,
 			    in->size - (uint32_t)r->done_b, in->offset + r->done_b);
 	s->rw_flags = rwf_of(in->flags);
+	if (s->rw_flags && !(in->flags & O_DIRECT))
+		s->flags |= IOSQE_ASYNC; /* or the ring would wait for the device here: it tries the copy at once, and syncs after it */
 	as_caller(l, r, s, in->write_flags & FUSE_WRITE_CACHE);
 	io_uring_sqe_set_data(s, r);
 	return s;

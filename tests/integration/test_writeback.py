@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from stillfs import Mount, Scratch, errno_of, run, wait_for
+from stillfs import Mount, Scratch, errno_of, process_state, run, wait_for
 
 BLOCK = b"w" * 4096
 
@@ -169,6 +169,37 @@ def test_buffered_writes_beside_others_are_made_at_once(mount):
                 time.sleep(0.005)
             return counter(mount, "inplace_beside") - before >= 100
         wait_for("writes beside others", some, 20)
+
+
+def test_what_is_written_through_waits_on_a_worker(make_mount):
+    """O_DSYNC: the write waits for the device, which a lane must not do. The ring itself would let it (seen on Linux 6.18)."""
+    m = make_mount(threads=1)  # no call in place
+    stop, waits = threading.Event(), {"lane": 0, "worker": 0}
+    laid_out(m.mnt / "through", 64)
+
+    def write():
+        with opened(m.mnt / "through", os.O_WRONLY | os.O_DSYNC) as fd:
+            while not stop.is_set():
+                os.pwrite(fd, BLOCK, 0)
+
+    def look():
+        for task in pathlib.Path(f"/proc/{m.daemon}/task").iterdir():
+            name = ""
+            with contextlib.suppress(OSError):  # a worker that has gone
+                name = (task / "comm").read_text()
+            kind = "lane" if name.startswith("lane-") else "worker" if name.startswith("iou-wrk") else None
+            if kind and process_state(f"{m.daemon}/task/{task.name}") == "D":
+                waits[kind] += 1
+        return sum(waits.values()) >= 40
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait_for("waits for the device", look)
+    finally:
+        stop.set()
+        writer.join()
+    assert counter(m, "inplace_calls") == 0
+    assert waits["lane"] <= 4, waits
 
 
 def test_a_write_that_stalls_holds_back_nobody_else(mount):
