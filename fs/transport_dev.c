@@ -22,6 +22,7 @@
 #define PAGE 4096u
 #define READ_BATCH 32 /* requests per turn, so that completions are not starved */
 #define LONE_RECHECK 16u /* turns */
+#define RING_WORKERS 256u
 
 struct io_uring_sqe *lane_sqe(struct lane *l)
 {
@@ -461,6 +462,18 @@ static int ring_open(struct lane *l)
 	return io_uring_queue_init_params(1024, &l->ring, &p);
 }
 
+/* Fsyncs, and writes that cannot go at once, wait on workers of the ring's, four for each CPU if nothing is said: as many
+ * files of one pair, frozen or on a volume that hangs, would be enough to hold back every fsync of the others. A worker is
+ * made when all others wait. */
+static void ring_workers(struct lane *l)
+{
+	unsigned n[2] = { RING_WORKERS, RING_WORKERS };
+
+	if (io_uring_register_iowq_max_workers(&l->ring, n) < 0) {
+		/* before Linux 5.15: four for each CPU */
+	}
+}
+
 /* Have the ring hold the write end of a pipe: it hangs up when the ring is gone with all that it had in flight, which
  * a successor waits for. */
 static int ring_watch(struct lane *l)
@@ -530,6 +543,8 @@ static void *lane_run(void *arg)
 	/* a child that syncs (base/, hooks) would keep the ring, and what it holds, beyond our death by its mapping */
 	if (l->ring_error == 0)
 		l->ring_error = io_uring_ring_dontfork(&l->ring);
+	if (l->ring_error == 0)
+		ring_workers(l);
 	if (l->ring_error == 0 && l->core->shm->takeover == SHM_TAKEOVER_YES)
 		l->ring_error = ring_watch(l);
 	(void)sem_post(&l->ready);

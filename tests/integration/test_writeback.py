@@ -171,6 +171,46 @@ def test_buffered_writes_beside_others_are_made_at_once(mount):
         wait_for("writes beside others", some, 20)
 
 
+def test_a_frozen_pair_holds_back_no_other_pairs_logs(scratch):
+    """More of its files wait than the ring would have workers without a word (four for each CPU). The log is written past
+    the cache: of buffered writes a few share a queue of the kernel's, whichever pair their files are of (docs/limits.md)."""
+
+    def log(path):
+        buf = mmap.mmap(-1, 4096)
+        with opened(path, os.O_WRONLY | os.O_DIRECT) as fd:
+            for i in range(20):
+                os.pwritev(fd, [buf], i * 4096)
+                os.fdatasync(fd)
+    with contextlib.ExitStack() as stack:
+        other = Scratch(size_mb=330)
+        stack.callback(other.close)
+        (other.dir / "mnt").mkdir()
+        (other.fs / "back").mkdir()
+        m = Mount(scratch, start=False)
+        m.more_pairs = [(other.fs / "back", other.dir / "mnt")]
+        stack.callback(m.close)
+        m.start()
+        laid_out(m.mnt / "log")
+        fds = [stack.enter_context(opened(other.dir / "mnt" / f"f{i}")) for i in range(4 * os.cpu_count() + 4)]
+        threads = [threading.Thread(target=os.pwrite, args=(fd, BLOCK, 0)) for fd in fds]
+        logger = threading.Thread(target=log, args=(m.mnt / "log",))
+        subprocess.run(["fsfreeze", "-f", other.fs], check=True)
+        try:
+            for t in threads:
+                t.start()
+            time.sleep(0.5)  # they reach the frozen filesystem
+            logger.start()
+            logger.join(30)
+            held_back = logger.is_alive()
+            assert all(t.is_alive() for t in threads)
+        finally:
+            subprocess.run(["fsfreeze", "-u", other.fs], check=True)
+        for t in (*threads, logger):
+            t.join(30)
+            assert not t.is_alive()
+        assert not held_back
+
+
 def test_what_is_written_through_waits_on_a_worker(make_mount):
     """O_DSYNC: the write waits for the device, which a lane must not do. The ring itself would let it (seen on Linux 6.18)."""
     m = make_mount(threads=1)  # no call in place
