@@ -23,6 +23,7 @@ class Server:
         self.dir, self.datadir, self.server_id = pathlib.Path(directory), pathlib.Path(datadir), server_id
         self.dir.mkdir(exist_ok=True)
         self.extra = list(options)
+        self.env = None  # its own, else ours
         user = pwd.getpwnam("mysql")
         for d in (self.dir, self.datadir):
             os.chown(d, user.pw_uid, user.pw_gid)
@@ -40,7 +41,7 @@ class Server:
     def launch(self, *more):
         """Start it without waiting."""
         self.process = subprocess.Popen([str(a) for a in (*self.argv(), *self.extra, *more)], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.env)
         return self
 
     def start(self, *more):

@@ -160,9 +160,9 @@ def test_a_run_of_less_than_a_second_ends():
 
 def test_sysbench_runs_mysql_on_the_mount(tmp):
     got = bench(tmp, "sysbench", "--server", "mysql", "--profile", "raw", "--rounds", "1", "--seconds", "1", "--rows", "200",
-                "--threads", "2", "--kind", "rw", "--what", "mount")["results"]
+                "--threads", "2", "--kind", "rw", "--what", "mount,floor")["results"]
     assert [(r["server"], r["view"], r["kind"], r["threads"]) for r in got] == \
-        [("mysql", "native", "rw", 2), ("mysql", "mount", "rw", 2)]
+        [("mysql", "native", "rw", 2), ("mysql", "mount", "rw", 2), ("mysql", "floor", "rw", 2)]
     assert all(r["tps"] > 1 and 0 < r["p50_ms"] <= r["p99_ms"] for r in got)
 
 
@@ -197,6 +197,47 @@ def test_sysbench_compares_two_builds_with_servers_that_stand_still_meanwhile(tm
                                                       (1, "other-pinned"), (1, "mount"), (1, "native")]
     assert all(r["tps"] > 1 and r["machine_ms_tx"] > 0 for r in got)
     assert all(r["ours_ms_tx"] == 0 for r in got if r["view"] == "native")
+
+
+BESIDE = """
+import os, sys, threading, time
+fd, block, stop, took = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600), b"b" * 4096, threading.Event(), []
+os.pwrite(fd, block * 64, 0)
+os.fsync(fd)
+def log():
+    while not stop.is_set():
+        os.pwrite(fd, block, 0)
+        os.fdatasync(fd)
+t = threading.Thread(target=log)
+t.start()
+for i in range(200):
+    time.sleep(0.002)
+    begin = time.monotonic()
+    os.pwrite(fd, block, 4096 * (1 + i % 63))
+    took.append(time.monotonic() - begin)
+stop.set()
+t.join()
+print(sorted(took)[len(took) // 2] * 1e6)
+"""
+
+
+def test_the_floor_for_databases_has_fuses_locks_and_keeps_nothing(tmp, monkeypatch):
+    """A write beside somebody who syncs the same file waits for the device on the mount and on the floor, natively not."""
+    monkeypatch.setenv("STILLFS_BENCH_TMP", str(tmp))
+    import command  # noqa: F401
+    import views
+    from device import Volume
+    with Volume(BUILD, "lat400", size_mb=512) as volume, \
+            views.opened(volume, ["native", "floor", "mount"]) as got:
+        volume.arm()
+        env = {"native": None, "floor": got["floor"].preloaded(), "mount": None}
+        us = {}
+        for name, e in env.items():
+            path = (got["mount"].path if name == "mount" else got["native"].path) / name
+            us[name] = float(subprocess.run([sys.executable, "-c", BESIDE, str(path)], env=e, check=True, capture_output=True,
+                                            text=True).stdout)
+            assert (got["native"].path / name).read_bytes() == b"b" * 4096 * 64
+    assert us["native"] * 4 < us["floor"] and us["native"] * 4 < us["mount"], us
 
 
 def test_tables_times_every_step_of_each_view(tmp):

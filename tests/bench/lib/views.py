@@ -1,18 +1,19 @@
 """tests/bench/lib/views.py - the directories that are compared: native, native again (the control), a stillfs mount,
-a mount of another build (other), and the floor (tests/bench/floor.c); pinned and other-pinned are the same mounts with each
+a mount of another build (other), and the floor (tests/bench/floor.c), also with eight buffers (floor8); pinned and other-pinned are the same mounts with each
 data thread bound to a CPU.  Each has .path, the native directory .back behind it, .begin(), which a run calls first,
 .threads(): {thread name: ns on a CPU}, and .cpu_s(): CPU seconds of the whole daemon."""
 
 import contextlib
 import os
 import pathlib
+import shutil
 import types
 
 from device import Helper, process_s, thread_ns
 from stillfs import STILLFS, Mount
 
 PINNED = {"pinned": "mount", "other-pinned": "other"}
-ALL = ("native", "control", "mount", "pinned", "other", "other-pinned", "floor")
+ALL = ("native", "control", "mount", "pinned", "other", "other-pinned", "floor", "floor8")
 
 
 class Native:
@@ -75,9 +76,15 @@ class Pinned(Native):
 
 
 class Floor(Native):
-    def __init__(self, volume):
-        self.helper = Helper(volume.build / "tests" / "bench" / "floor", [], volume.dir / "floor")
+    def __init__(self, volume, buffers=1):
+        self.helper = Helper(volume.build / "tests" / "bench" / "floor", ["-b", str(buffers)], volume.dir / f"floor{buffers}")
         super().__init__(self.helper.mountpoint, volume.fs / "back")
+        self.volume = volume
+
+    def preloaded(self):
+        """Environment of a program that works on .back: native, with the messages and locks that FUSE costs (dbfloor.c)."""
+        lib = shutil.copy(self.volume.build / "tests" / "bench" / "dbfloor.so", self.volume.dir)  # for a user who sees no build
+        return {**os.environ, "LD_PRELOAD": lib, "STILLFS_FLOOR": str(self.path), "STILLFS_FLOOR_OF": str(self.back)}
 
     def threads(self):
         return {f"{name}-{tid}": ns for tid, (name, ns) in thread_ns(self.helper.pid).items()}
@@ -126,8 +133,8 @@ def opened(volume, names, mount_options="", other=None, other_options=""):
                                       pathlib.Path(other) / "fs" / "stillfs")
             elif name in PINNED:
                 views[name] = Pinned(views[PINNED[name]])
-            elif name == "floor":
-                views[name] = Floor(volume)
+            elif name in ("floor", "floor8"):
+                views[name] = Floor(volume, 8 if name == "floor8" else 1)
             else:
                 views[name] = Native(back)
             stack.callback(views[name].close)
