@@ -1,22 +1,24 @@
 /* snapshot/cutover/control.c - the fence of a side that is a stillfs: its control file `fence`. See tool.h.
- * Owns:      a thread for the files of control trees: a daemon that hangs must not hang a cut-over. No record of a fence: that
- *            is the daemon's, in its own journal, which also puts it up again after a restart of the server or of itself. The
- *            cut-over's journal says "fence_by SIDE TREE" before the first command is written.
+ * Owns:      a child process for each file of a control tree: a daemon that hangs must not hang a cut-over, and whose
+ *            request it has in its hands cannot even be killed. No record of a fence: that is the daemon's, in its own
+ *            journal, which also puts it up again after a restart of the server or of itself. The cut-over's journal says
+ *            "fence_by SIDE TREE" before the first command is written.
  * Called by: ops_fence.c, check.c, report.c.
  * Blocks:    each command up to --fence-timeout, each file up to --timeout.
  * Errors:    -errno with the sentence: -EPERM the daemon refused; -ETIMEDOUT it is not done, or the daemon does not answer;
  *            -ESTALE the fence does not stand. */
 #include "snapshot/cutover/tool.h"
-#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
-#include "snapshot/exec.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,77 +27,108 @@
 
 /* ---- one file, with a deadline ---- */
 
-struct file {
-	char path[700], write[16]; /* write "": it is read */
-	struct vbuf text;
-	int r;
-};
-
-static void do_file(struct job *j)
+/* The child's: async-signal-safe calls only. It keeps neither the journal's lock nor a session. */
+static _Noreturn void in_child(const char *path, const char *line, int out)
 {
-	struct file *f = j->arg;
-	cleanup_fd int fd = open(f->path, (*f->write ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
 	char buf[4096];
-	ssize_t n = fd < 0 ? -1 : *f->write ? write(fd, f->write, strlen(f->write)) : read(fd, buf, sizeof(buf));
+	ssize_t n, done;
+	int fd;
 
-	while (n > 0 && !*f->write) {
-		vbuf_add(&f->text, buf, (size_t)n);
+	if (dup2(out, 0) < 0 || close_range(1, ~0u, 0) < 0)
+		_exit(errno & 255);
+	fd = open(path, (*line ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
+	n = fd < 0 ? -1 : *line ? write(fd, line, strlen(line)) : read(fd, buf, sizeof(buf));
+	while (n > 0 && !*line) {
+		for (ssize_t at = 0; at < n; at += done) {
+			done = write(0, buf + at, (size_t)(n - at));
+			if (done < 0)
+				_exit(errno & 255);
+		}
 		n = read(fd, buf, sizeof(buf));
 	}
-	f->r = n < 0 ? -errno : vbuf_error(&f->text);
+	if (n < 0 || close(fd) < 0) /* before the pipe's end */
+		_exit(errno & 255);
+	_exit(0);
 }
 
-static void drop(struct file *f)
+/* What it says, until it is done. */
+static int take_all(int fd, uint64_t end, struct vbuf *out)
 {
-	if (f)
-		vbuf_free(&f->text);
-	free(f);
-}
+	struct pollfd at = { .fd = fd, .events = POLLIN };
+	char buf[4096];
+	ssize_t n = 1;
 
-static void left_behind(struct job *j)
-{
-	drop(j->arg);
-}
+	while (n > 0) {
+		uint64_t now = clock_boot_ns();
+		int r = now < end ? poll(&at, 1, (int)((end - now) / NS_PER_MS) + 1) : 0;
 
-/* NULL: *r. Else the caller drops it. */
-static struct file *transfer(const struct side *s, const char *name, const char *line, uint32_t max_ms, int *r)
-{
-	static struct exec *x; /* one process, one caller */
-	struct file *f = calloc(1, sizeof(*f));
-	struct job *j = f ? job_new(do_file, NULL, max_ms) : NULL;
-
-	x = x ? x : exec_new("control");
-	*r = !f || !j || !x ? -ENOMEM : 0;
-	if (*r == 0) {
-		(void)snprintf(f->path, sizeof(f->path), "%.560s/%.60s", s->control, name);
-		(void)snprintf(f->write, sizeof(f->write), "%s", line);
-		j->arg = f;
-		j->orphan = left_behind;
-		*r = exec_post(x, j) < 0 ? -ETIMEDOUT : 0; /* an earlier call is stuck in there */
-		if (*r == 0) {
-			*r = exec_wait(x, j, clock_boot_ns() + max_ms * NS_PER_MS, NULL);
-			job_drop(x, j);
-			if (*r == 0) {
-				*r = f->r;
-				return f;
-			}
-			return NULL; /* the thread drops it */
-		}
+		if (r == 0)
+			return -ETIMEDOUT;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (r < 0)
+			continue;
+		n = read(fd, buf, sizeof(buf));
+		if (n > 0 && out)
+			vbuf_add(out, buf, (size_t)n);
 	}
-	if (j)
-		job_drop(x, j);
-	drop(f);
-	return NULL;
+	return n < 0 ? -errno : 0;
+}
+
+static int await_end(pid_t pid, uint64_t end, bool *ended)
+{
+	const struct timespec pause = { .tv_nsec = 50000 };
+	int status = 0;
+	pid_t got;
+
+	while ((got = waitpid(pid, &status, WNOHANG)) == 0 && clock_boot_ns() < end)
+		(void)nanosleep(&pause, NULL);
+	*ended = got == pid;
+	if (!*ended)
+		return got < 0 ? -errno : -ETIMEDOUT;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
+/* Writes the line, or reads the file ("") into out. */
+static int transfer(const struct side *s, const char *name, const char *line, uint32_t max_ms, struct vbuf *out)
+{
+	static pid_t stuck[2]; /* one process, one caller */
+	pid_t *left = &stuck[*s->word == 'B'], pid;
+	uint64_t end = clock_boot_ns() + max_ms * NS_PER_MS;
+	bool ended = false;
+	char path[700];
+	int p[2], r;
+
+	if (*left && waitpid(*left, NULL, WNOHANG) == 0)
+		return -ETIMEDOUT; /* an earlier call is stuck in there */
+	*left = 0;
+	(void)snprintf(path, sizeof(path), "%.560s/%.60s", s->control, name);
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		in_child(path, line, p[1]);
+	r = pid < 0 ? -errno : 0;
+	(void)close(p[1]);
+	r = r < 0 ? r : take_all(p[0], end, out);
+	(void)close(p[0]);
+	r = r < 0 ? r : await_end(pid, end, &ended);
+	if (pid > 0 && !ended) {
+		(void)kill(pid, SIGKILL);
+		*left = pid;
+	}
+	return r;
 }
 
 int control_read(const struct side *s, const char *name, uint32_t max_ms, struct vbuf *out, struct snap_error *err)
 {
-	int r;
-	struct file *f = transfer(s, name, "", max_ms, &r);
+	struct vbuf text = VBUF_INIT;
+	int r = transfer(s, name, "", max_ms, &text);
 
-	if (f && r == 0)
-		vbuf_puts(out, vbuf_text(&f->text));
-	drop(f);
+	r = r < 0 ? r : vbuf_error(&text);
+	if (r == 0)
+		vbuf_puts(out, vbuf_text(&text));
+	vbuf_free(&text);
 	return r < 0 ? snap_error_set(err, r, "%s: %s/%s: %s", s->word, s->control, name, r == -ETIMEDOUT ? "the daemon does not answer" :
 													       strerror(-r)) : 0;
 }
@@ -154,7 +187,7 @@ static int command(const struct cut *c, const struct side *s, const char *line, 
 	int r;
 
 	for (;;) {
-		drop(transfer(s, "fence", line, c->o.io_s * 1000, &r));
+		r = transfer(s, "fence", line, c->o.io_s * 1000, NULL);
 		if (r != -EBUSY || clock_boot_ns() >= end)
 			break;
 		if (may_stop && tool_stop)

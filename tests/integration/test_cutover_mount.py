@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 
 import pymysql
 import pytest
@@ -200,8 +201,7 @@ def test_killed_while_b_catches_up_and_resumed_over_a_restart_of_the_whole_still
 
 
 def stopped(pid):
-    """Every thread of it but the kernel's workers for its io_uring. One that is woken with a request before it stops has taken
-    it, and whoever asked cannot end before it is answered (docs/limits.md)."""
+    """Every thread of it but the kernel's workers for its io_uring."""
     tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
     return all(process_state(t.name) == "T" or (t / "comm").read_text().startswith("iou-wrk") for t in tasks)
 
@@ -220,3 +220,22 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for(site):
             os.kill(pid, signal.SIGCONT)
     code, _, err = site.call("abort")
     assert code == 0 and site.writable(site.a) and site.fence() == "off", err
+
+
+def test_a_daemon_with_the_request_in_its_hands_does_not_keep_the_command(site):
+    """Who waits for it then cannot be killed. Nor can who writes to a filesystem that is frozen: the tree lies on one here."""
+    with contextlib.ExitStack() as stack:
+        other = Scratch(size_mb=330)
+        stack.callback(other.close)
+        tree = other.fs / "tree"
+        tree.mkdir()
+        (tree / "config").write_text(site.m.read("config"))
+        (tree / "fence").write_text("off\n")
+        sides = site.sides()
+        sides[1] = tree
+        subprocess.run(["fsfreeze", "-f", other.fs], check=True)
+        try:
+            code, out, err = site.call(*sides, "--check", "--timeout", "3", within_s=60)
+        finally:
+            subprocess.run(["fsfreeze", "-u", other.fs], check=True)
+        assert code == 1 and f"{tree}/fence: the daemon does not answer" in out + err, (out, err)
