@@ -166,6 +166,16 @@ def test_sysbench_runs_mysql_on_the_mount(tmp):
     assert all(r["tps"] > 1 and 0 < r["p50_ms"] <= r["p99_ms"] for r in got)
 
 
+def test_peers_are_made_of_debians_sources_and_the_kernel_is_left_as_it_was(tmp):
+    parameter = pathlib.Path("/sys/module/fuse/parameters/enable_uring")
+    before = parameter.read_text() if parameter.exists() else None
+    got = bench(tmp, "peers", "--profile", "raw", "--cell", "r.psync1$", "--rounds", "1", "--seconds", "0.3",
+                "--peer", "hp,hp-kernel,hp-ring,bindfs")["results"]
+    peers = {"hp", "hp-kernel", "bindfs", *(["hp-ring"] if before else [])}
+    assert {r["view"] for r in got} == {"native", "control", "mount", *peers} and all(r["ops"] > 0 for r in got)
+    assert before is None or parameter.read_text() == before
+
+
 def test_a_pinned_view_is_the_same_mount_with_its_data_threads_bound(tmp, monkeypatch):
     monkeypatch.setenv("STILLFS_BENCH_TMP", str(tmp))
     import command  # noqa: F401
