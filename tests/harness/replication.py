@@ -71,8 +71,8 @@ def executed(server):
     return server.query("SELECT @@GLOBAL.gtid_executed" if isinstance(server, MySQL) else "SELECT @@GLOBAL.gtid_current_pos")[0][0]
 
 
-def catch_up(source, replica, within_s=30):
-    """Until the replica has executed all that the source has now; an applier that fails is told."""
+def catch_up(source, replica, within_s=90):
+    """Until the replica has executed all that the source has now; an applier that fails is told, and what it does when time is up."""
     want = source.query("SHOW BINARY LOG STATUS" if isinstance(source, MySQL) else "SHOW MASTER STATUS")[0][:2]
 
     def there():
@@ -81,7 +81,12 @@ def catch_up(source, replica, within_s=30):
             if (s["Relay_Source_Log_File"], int(s["Exec_Source_Log_Pos"])) >= want:
                 return True
         return False
-    wait_for("the replica", there, within_s)
+    try:
+        wait_for("the replica", there, within_s)
+    except AssertionError as e:
+        told = ("IO_Running", "IO_State", "Last_IO_Error", "SQL_Running", "SQL_Running_State", "Log_File", "Log_Pos", "Gtid")
+        raise AssertionError(f"{e}; wanted {want}, has " + "; ".join(
+            ", ".join(f"{k}={v}" for k, v in s.items() if any(t in k for t in told)) for s in status(replica))) from None
 
 
 def checksums(server, database):
