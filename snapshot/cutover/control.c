@@ -95,6 +95,7 @@ static int transfer(const struct side *s, const char *name, const char *line, ui
 	static pid_t stuck[2]; /* one process, one caller */
 	pid_t *left = &stuck[*s->word == 'B'], pid;
 	uint64_t end = clock_boot_ns() + max_ms * NS_PER_MS;
+	sigset_t all, before;
 	bool ended = false;
 	char path[700];
 	int p[2], r;
@@ -105,9 +106,12 @@ static int transfer(const struct side *s, const char *name, const char *line, ui
 	(void)snprintf(path, sizeof(path), "%.560s/%.60s", s->control, name);
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return -errno;
+	(void)sigfillset(&all); /* Ctrl-C is for us: the child gets it too, and would cut short what it does */
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	pid = fork();
 	if (pid == 0)
 		in_child(path, line, p[1]);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	r = pid < 0 ? -errno : 0;
 	(void)close(p[1]);
 	r = r < 0 ? r : take_all(p[0], end, out);

@@ -39,10 +39,13 @@ def wait_for(what, condition, within_s=30.0):
 
 
 def stop_process(pid):
-    """SIGSTOP, and until each of its threads has stopped: on a busy machine that takes a while."""
+    """SIGSTOP, and until each of its threads has stopped, but the kernel's workers for its io_uring: on a busy machine that
+    takes a while."""
     os.kill(pid, signal.SIGSTOP)
-    tasks = pathlib.Path(f"/proc/{pid}/task")
-    wait_for("its threads to stop", lambda: all(t.read_text().rsplit(")", 1)[1].split()[0] in "Tt" for t in tasks.glob("*/stat")))
+
+    def stopped(task):
+        return process_state(f"{pid}/task/{task.name}") in ("T", "t") or (task / "comm").read_text().startswith("iou-wrk")
+    wait_for("its threads to stop", lambda: all(stopped(t) for t in pathlib.Path(f"/proc/{pid}/task").iterdir()))
 
 
 def process_state(pid):

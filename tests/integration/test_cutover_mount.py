@@ -16,7 +16,7 @@ import cutovers
 import replication
 from mariadb import MariaDB
 from mysql import MySQL
-from stillfs import Mount, Scratch, once_each, process_state, wait_for
+from stillfs import Mount, Scratch, once_each, stop_process, wait_for
 from test_cutover import client
 
 KINDS = [MariaDB, MySQL] if os.environ.get("STILLFS_ALL") else [MariaDB]
@@ -200,18 +200,11 @@ def test_killed_while_b_catches_up_and_resumed_over_a_restart_of_the_whole_still
     assert code == 1 and site.writable(site.a) and site.fence() == "off", (out, err)
 
 
-def stopped(pid):
-    """Every thread of it but the kernel's workers for its io_uring."""
-    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
-    return all(process_state(t.name) == "T" or (t / "comm").read_text().startswith("iou-wrk") for t in tasks)
-
-
 def test_a_daemon_that_does_not_answer_is_not_waited_for(site):
     site.killed_while_b_catches_up()
     daemon, keeper = int(site.m.status()["pid"]), int(site.m.status()["keeper_pid"])
     for pid in (keeper, daemon):
-        os.kill(pid, signal.SIGSTOP)
-        wait_for("all of it to stand still", lambda pid=pid: stopped(pid))
+        stop_process(pid)
     try:
         code, _, err = site.call("abort", "--timeout", "3")
         assert code == 3 and "the daemon does not answer" in err, err
@@ -239,3 +232,21 @@ def test_a_daemon_with_the_request_in_its_hands_does_not_keep_the_command(site):
         finally:
             subprocess.run(["fsfreeze", "-u", other.fs], check=True)
         assert code == 1 and f"{tree}/fence: the daemon does not answer" in out + err, (out, err)
+
+
+def test_ctrl_c_does_not_cut_a_control_file_short(site, tmp_path):
+    """It goes to all of a terminal's foreground, and what is to be done with it is the command's to decide."""
+    os.mkfifo(tmp_path / "config")  # whoever opens it waits
+    sides = site.sides()
+    sides[1] = tmp_path
+    p = subprocess.Popen(site.argv(*sides, "--check", "--timeout", "3"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         env=site.env or None, start_new_session=True)
+    try:
+        children = pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children")
+        wait_for("somebody to open it", lambda: any("fifo" in pathlib.Path(f"/proc/{c}/wchan").read_text() or "wait_for_partner" in
+                                                    pathlib.Path(f"/proc/{c}/wchan").read_text() for c in children.read_text().split()))
+        os.killpg(p.pid, signal.SIGINT)
+        out, err = p.communicate(timeout=60)
+    finally:
+        p.kill()
+    assert f"{tmp_path}/config: the daemon does not answer" in out + err, (out, err)
