@@ -284,7 +284,11 @@ def test_a_write_that_stalls_holds_back_nobody_else(mount):
             wait_for("writes", lambda n=counter(mount, "ops_write"): counter(mount, "ops_write") > n + 50)
             subprocess.run(["fsfreeze", "-f", mount.scratch.fs], check=True, timeout=60)
             try:
-                before = list(reads)
+                time.sleep(0.1)
+                held, before = counter(mount, "ops_write"), list(reads)
+                reader = subprocess.run(["timeout", "15", "cat", mount.mnt / "there"], capture_output=True)
+                assert (reader.returncode, reader.stdout) == (0, BLOCK * 256)
+                assert counter(mount, "ops_write") <= held + 1
                 wait_for("reads while it is frozen", lambda: all(n > b + 3 for n, b in zip(reads, before)))
             finally:
                 subprocess.run(["fsfreeze", "-u", mount.scratch.fs], check=True, timeout=60)
