@@ -3,7 +3,7 @@
  * reading each request into the same memory, which a daemon with several requests on their way cannot do (-b: into that
  * many buffers in turn).
  * Owns:      the mount; ends when it is unmounted.
- * Called by: tests/bench/lib/mounts.py.
+ * Called by: tests/bench/lib/views.py.
  * Threads:   one for each CPU, each reading a descriptor of its own: read, answer, read.
  * Blocks:    in read(2). Errors: printed; exit 1. */
 #include "fs/proto.h"
