@@ -211,23 +211,28 @@ def test_sysbench_compares_two_builds_with_servers_that_stand_still_meanwhile(tm
 
 BESIDE = """
 import os, sys, threading, time
-fd, block, stop, took = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600), b"b" * 4096, threading.Event(), []
+fd, block, stop = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600), b"b" * 4096, threading.Event()
 os.pwrite(fd, block * 64, 0)
 os.fsync(fd)
 def log():
     while not stop.is_set():
         os.pwrite(fd, block, 0)
         os.fdatasync(fd)
+def write():
+    took = []
+    for i in range(200):
+        time.sleep(0.002)
+        begin = time.monotonic()
+        os.pwrite(fd, block, 4096 * (1 + i % 63))
+        took.append(time.monotonic() - begin)
+    return sorted(took)[len(took) // 2]
+alone = write()
 t = threading.Thread(target=log)
 t.start()
-for i in range(200):
-    time.sleep(0.002)
-    begin = time.monotonic()
-    os.pwrite(fd, block, 4096 * (1 + i % 63))
-    took.append(time.monotonic() - begin)
+beside = write()
 stop.set()
 t.join()
-print(sorted(took)[len(took) // 2] * 1e6)
+print(beside * 1e6, alone * 1e6)
 """
 
 
@@ -244,10 +249,12 @@ def test_the_floor_for_databases_has_fuses_locks_and_keeps_nothing(tmp, monkeypa
         us = {}
         for name, e in env.items():
             path = (got["mount"].path if name == "mount" else got["native"].path) / name
-            us[name] = float(subprocess.run([sys.executable, "-c", BESIDE, str(path)], env=e, check=True, capture_output=True,
-                                            text=True).stdout)
+            us[name] = [float(x) for x in subprocess.run([sys.executable, "-c", BESIDE, str(path)], env=e, check=True,
+                                                         capture_output=True, text=True).stdout.split()]
             assert (got["native"].path / name).read_bytes() == b"b" * 4096 * 64
-    assert us["native"] * 4 < us["floor"] and us["native"] * 4 < us["mount"], us
+    for name in ("floor", "mount"):
+        beside, alone = us[name]
+        assert us["native"][0] * 4 < beside and alone * 2 < beside, us  # it is not the message that takes so long
 
 
 def test_tables_times_every_step_of_each_view(tmp):
