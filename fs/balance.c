@@ -36,10 +36,13 @@
  * caller misses SPIN_NS, and while the CPUs are busy a lane that yields waits its turn behind the others, where one
  * that slept would be let in at once. With several requests at the backing a look nearly always finds something and
  * costs more than it saves: the CPU that it takes is what the workers and callers of the others wait for. Nor is there
- * anything to save where idle CPUs poll (idlepoll.c). */
+ * anything to save where idle CPUs poll (idlepoll.c). And who does something else between his requests has no use for a
+ * lane that is awake for the backing's answer alone: looking pays where the next request comes soon as well. That is
+ * learned for each kind of request, as a log's write is followed by its fsync at once, and that by nothing for long. */
 #define SPIN_NS 80000u
 #define SCORE_MAX 64u
 #define MISS_COST 2u
+#define SOON_MIN 8u
 #define TRY_EACH 64u /* sleeps */
 #define ALONE 1u /* requests at the backing */
 #define SPARE_PCT 50u /* of one CPU: from here on there is time for a second lane */
@@ -298,16 +301,55 @@ void balance_help(struct core *c)
 
 /* ---- spinning ---- */
 
-bool balance_may_spin(const struct core *c)
+static bool may_spin(const struct core *c)
 {
 	return atomic_load_explicit(&c->balance.ample_cpu, memory_order_relaxed) && !idlepoll_on(&c->idlepoll);
+}
+
+void balance_rests(struct lane *l)
+{
+	if (!l->inflight && !l->spin.rest_ns)
+		l->spin.rest_ns = balance_now_ns();
+}
+
+void balance_came(struct lane *l, uint32_t opcode)
+{
+	struct spin *s = &l->spin;
+	unsigned *soon = &s->soon[s->after];
+
+	switch (opcode) {
+	case FUSE_READ:
+		s->after = AFTER_READ;
+		break;
+	case FUSE_WRITE:
+		s->after = AFTER_WRITE;
+		break;
+	case FUSE_FSYNC:
+		s->after = AFTER_FSYNC;
+		break;
+	default:
+		s->after = AFTER_OTHER;
+		break;
+	}
+	if (!s->rest_ns)
+		return;
+	if (lane_now(l) - s->rest_ns >= SPIN_NS)
+		*soon -= *soon > 0;
+	else
+		*soon += *soon < SCORE_MAX;
+	s->rest_ns = 0;
+}
+
+bool balance_quick(const struct lane *l)
+{
+	return l->spin.soon[l->spin.after] >= SOON_MIN && may_spin(l->core);
 }
 
 bool balance_spin_wanted(struct lane *l)
 {
 	struct spin *s = &l->spin;
 
-	if (l->inflight > ALONE || !balance_may_spin(l->core))
+	if (l->inflight > ALONE || !balance_quick(l))
 		return false;
 	return s->score || ++s->skipped % TRY_EACH == 0;
 }

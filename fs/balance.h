@@ -35,7 +35,9 @@ void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
 void balance_sleeps(struct lane *l); /* before a sleep */
-bool balance_may_spin(const struct core *c); /* does the machine have a CPU for looking? Any thread */
+void balance_rests(struct lane *l); /* has fetched all there was, and is about to wait or to look */
+void balance_came(struct lane *l, uint32_t opcode); /* has fetched this */
+bool balance_quick(const struct lane *l); /* will a request come soon, and has the machine a CPU for looking till then? */
 bool balance_spin_wanted(struct lane *l); /* does looking before this sleep pay? */
 bool balance_looking(struct lane *l, uint64_t start); /* look once more (after a yield), all being submitted? */
 void balance_spins(struct lane *l); /* looking begins; balance_spun: it ends, or what was found is served */

@@ -222,6 +222,7 @@ static void sync_at_once(struct lane *l, struct rq *r)
 
 	inplace_synced(l, inplace_leave(l));
 	r->begun = false; /* counted */
+	count_add(&l->inplace.n_syncs, 1);
 	complete_beside(l, r, -e);
 }
 

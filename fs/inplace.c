@@ -34,6 +34,7 @@
 #define BAR_MAX_NS 600000000000ull
 #define PENALTY_MIN 64u
 #define PENALTY_MAX 4096u
+#define PENALTY_MAX_NS 200000000ull /* which few operations would make long */
 
 void inplace_init(struct lane *l)
 {
@@ -90,7 +91,7 @@ static bool found_spinning(struct lane *l, const struct rq *r)
 	if (!(in->flags & O_DIRECT) || in->write_flags & FUSE_WRITE_CACHE)
 		return false;
 	p->direct_ns = balance_now_ns();
-	return p->write_ns < FAST_NS && balance_may_spin(l->core);
+	return p->write_ns < FAST_NS && balance_quick(l);
 }
 
 static void into_mean(uint64_t *mean_ns, uint64_t took_ns)
@@ -128,7 +129,7 @@ static bool wanted(struct lane *l, const struct rq *r)
 
 	if (!p->rec || l->inflight || !l->lone[r->m->idx] || !suits(r->opcode) || polls(l))
 		return false;
-	if (p->skip) {
+	if (p->skip && atomic_load_explicit(&l->core->balance.turn_ns, memory_order_relaxed) < p->skip_ns) {
 		p->skip--;
 		return false;
 	}
@@ -272,6 +273,7 @@ int inplace_done(struct lane *l, struct rq *r, int64_t res)
 	if (poll(&at, 1, 0) == 1) {
 		count_add(&p->n_waited, 1);
 		p->skip = p->penalty;
+		p->skip_ns = l->clock_ns + PENALTY_MAX_NS;
 		if (p->penalty < PENALTY_MAX)
 			p->penalty *= 2;
 	} else if (p->penalty > PENALTY_MIN) {

@@ -16,9 +16,15 @@ struct core;
 struct rq;
 struct op_rec;
 
+/* What a lane fetched last tells when the next request comes. */
+enum lane_after { AFTER_OTHER, AFTER_READ, AFTER_WRITE, AFTER_FSYNC, N_AFTER };
+
 /* Of a lane: whether looking for the next event before sleeping pays; see balance.c. */
 struct spin {
-	unsigned score; /* 0: it does not, and is tried now and then */
+	enum lane_after after; /* this is what was fetched last */
+	unsigned soon[N_AFTER]; /* how reliably the next request comes soon then */
+	uint64_t rest_ns; /* has nothing to do since, 0: it has */
+	unsigned score; /* of looking: 0: it does not pay, and is tried now and then */
 	unsigned skipped; /* sleeps since the last try */
 	uint64_t cpu0_ns; /* the thread's at the start of this looking, 0: does not look */
 	_Atomic uint64_t n_hits, n_misses, cpu_ns;
@@ -29,14 +35,15 @@ struct inplace {
 	struct op_rec *rec; /* of libfuse's operations */
 	bool last; /* the last request was served so */
 	bool on; /* data.c: make the call now */
-	unsigned skip, penalty; /* operations that are not served so after somebody waited */
+	unsigned skip, penalty; /* operations that are not served so after somebody waited, */
+	uint64_t skip_ns; /* at most until then */
 	_Atomic uint64_t since_ns; /* in such a call since, 0: not */
 	uint64_t guard_ns; /* when the guard wakes */
 	uint64_t write_ns, direct_ns; /* of direct writes: a moving mean; when the last one began, 0: not measured */
 	uint64_t sync_ns; /* how long fsyncs take whose writeback had begun: a moving mean */
 	/* calls for one of several callers: how long they take; none is made before this time; how long the next bar is */
 	uint64_t mean_ns, barred_ns, bar_ns;
-	_Atomic uint64_t n_calls, n_waited, n_beside, n_slow;
+	_Atomic uint64_t n_calls, n_waited, n_beside, n_syncs, n_slow;
 };
 
 /* user_data of the ring's entries that are not requests; requests are pointers, above these */

@@ -298,6 +298,7 @@ static bool fetch(struct lane *l, unsigned i, bool *starved)
 			return true;
 		}
 		l->n_fetched++;
+		balance_came(l, rq_head(r)->opcode);
 		r->lane = l;
 		r->m = &c->mnt[i];
 		r->len = (uint32_t)n;
@@ -405,6 +406,7 @@ static bool look(struct lane *l)
 	if (io_uring_sq_ready(&l->ring))
 		(void)io_uring_submit(&l->ring);
 	balance_sleeps(l);
+	balance_rests(l);
 	balance_spins(l);
 	start = balance_now_ns();
 	while (l->n_fetched == seen && !starved && balance_looking(l, start)) {
@@ -435,6 +437,7 @@ static void lane_wait(struct lane *l, bool idle, bool starved)
 		return;
 	}
 	balance_sleeps(l);
+	balance_rests(l);
 	if (l->defer && !starved && spin(l)) {
 		/* looking is not work: it must not call for another lane */
 	} else if (starved) /* slots come back from other lanes, which do not wake this one */

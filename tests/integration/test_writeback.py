@@ -174,6 +174,35 @@ def test_buffered_writes_beside_others_are_made_at_once(mount):
         wait_for("writes beside others", some, 20)
 
 
+def test_fsyncs_beside_others_are_made_at_once_where_they_are_over_in_moments(scratch):
+    """Memory answers them sooner than a worker would wake; the scratch filesystem's disk does not."""
+    back = scratch.fs / "back"
+    back.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "none", back], check=True)
+    m = None
+    try:
+        m = Mount(scratch)
+        logs = [m.mnt / f"log{i}" for i in range(3)]
+        for log in logs:
+            laid_out(log, 64)
+            log_some(log, 30)  # known by then as a log, and how long its fsyncs take
+        before = counter(m, "inplace_syncs"), counter(m, "inplace_beside")
+
+        def some():
+            threads = [threading.Thread(target=log_some, args=(log, 60)) for log in logs]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            return counter(m, "inplace_syncs") - before[0] >= 100
+        wait_for("fsyncs beside others", some, 30)
+        assert counter(m, "inplace_beside") - before[1] > counter(m, "inplace_syncs") - before[0]  # writes as well
+    finally:
+        if m:
+            m.close()
+        run("umount", back)
+
+
 def test_a_frozen_pair_holds_back_no_other_pairs_logs(scratch):
     """More of its files wait than the ring would have workers without a word (four for each CPU). The log is written past
     the cache: of buffered writes a few share a queue of the kernel's, whichever pair their files are of (docs/limits.md)."""

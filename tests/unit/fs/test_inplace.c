@@ -9,6 +9,7 @@
 #include "gate_fixture.h"
 
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -181,6 +182,45 @@ static void an_fsync_is_made_where_it_was_short(void **state)
 	core_done(c);
 }
 
+/* Somebody waits behind a lone caller's call that takes so long. */
+static void is_waited_for(struct lane *l, struct rq *r)
+{
+	uint64_t one = 1;
+
+	assert_true(inplace_wanted(l, r));
+	atomic_store(&l->inplace.since_ns, balance_now_ns() - MS);
+	assert_int_equal(write(l->fd[0], &one, sizeof(one)), sizeof(one));
+	assert_int_equal(inplace_done(l, r, 0), 0);
+	assert_int_equal(read(l->fd[0], &one, sizeof(one)), sizeof(one));
+	atomic_store(&l->inplace.since_ns, 0);
+}
+
+static void who_waited_has_the_next_ones_go_the_other_way_for_a_while(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+	struct mnt m = { .core = c };
+	struct rq r = { .m = &m, .opcode = FUSE_FSYNC };
+	unsigned n;
+
+	l->lone[0] = true;
+	l->inplace.penalty = 64;
+	l->fd[0] = eventfd(0, EFD_CLOEXEC);
+	assert_true(l->fd[0] >= 0);
+	is_waited_for(l, &r);
+	for (n = 0; n < 1000 && !inplace_wanted(l, &r); n++)
+		;
+	assert_int_equal(n, 64);
+	is_waited_for(l, &r);
+	assert_false(inplace_wanted(l, &r));
+	atomic_store(&c->balance.turn_ns, l->clock_ns + 199 * MS); /* what few operations would make long, time ends */
+	assert_false(inplace_wanted(l, &r));
+	atomic_store(&c->balance.turn_ns, l->clock_ns + 200 * MS);
+	assert_true(inplace_wanted(l, &r));
+	(void)close(l->fd[0]);
+	core_done(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -191,6 +231,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(many_that_wait_a_little_bar_as_well, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(not_while_anything_of_its_own_is_on_its_way, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(an_fsync_is_made_where_it_was_short, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(who_waited_has_the_next_ones_go_the_other_way_for_a_while, gate_fixture_up, gate_fixture_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
