@@ -1,6 +1,6 @@
 /* fs/balance.c - how many lanes fetch requests: as few as keep up; and how long one looks before it sleeps.
  * Owns:      nothing; the number of active lanes and lane 0's struct balance.
- * Called by: the lanes (transport_dev.c), around their sleeps and once a turn.
+ * Called by: the lanes (lane.c), around their sleeps and once a turn.
  * Threads:   a lane publishes how long it was awake; lane 0 decides, and the gate timer when lane 0 is stuck.
  * Blocks:    never; allocates and logs nothing.
  *

@@ -1,5 +1,5 @@
 /* fs/core_int.h - what the files of the data side share: the core, its mounts, lanes and requests.
- * Private to core.c, pool.c, balance.c, session.c, transport_dev.c, worker.c, data.c, closer.c, ops_*.c.
+ * Private to core*.c, pool.c, balance.c, session.c, lane.c, transport_dev.c, worker.c, data.c, closer.c, ops_*.c.
  *
  * A request's life: a lane (transport thread) reads it into a slot of the pool; the gate admits or
  * parks it; READ, WRITE, FSYNC and FALLOCATE go to the lane's io_uring (data.c), everything else to a worker,
@@ -175,8 +175,13 @@ static inline void *rq_args(struct rq *r)
 	return r->buf + SLOT_IN + sizeof(struct fuse_in_header);
 }
 
-/* transport_dev.c */
-int lane_start(struct lane *l);
+int lane_start(struct lane *l); /* lane.c */
+
+/* transport_dev.c; on the lane's own thread but for lane_push */
+bool lane_fetch(struct lane *l, unsigned i, bool *starved); /* of mount i. False: there may be more */
+void lane_arm(struct lane *l); /* what it is to be woken by, before it waits */
+void lane_reap(struct lane *l); /* what the ring has completed */
+bool lane_serve_inbox(struct lane *l, struct lane *of); /* true: something was there */
 void lane_push(struct rq *r); /* hand a request (back) to its lane; any thread */
 /* Answer with an error or an empty success (error 0), leave the gate by `gate_lane`, free. Any thread. */
 void rq_reply_err(struct rq *r, int error, unsigned gate_lane);

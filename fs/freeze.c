@@ -1,7 +1,7 @@
 /* fs/freeze.c - the freeze guard (see freeze.h).
  * Owns:      what is frozen; two threads of the keeper, freezer and guard of base/fsfreeze.h: the guard thaws at the
  *            deadline, at three missed heartbeats, when the daemon is gone, or when asked.
- * Called by: keeper.c; asked through shm->freeze by the daemon (core.c).
+ * Called by: keeper.c; asked through shm->freeze by the daemon (core_door.c).
  * Threads:   its own two.
  * Blocks:    the freezer in FIFREEZE; the guard never for long. Touches no file but one of /sys, allocates
  *            nothing.

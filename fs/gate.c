@@ -1,6 +1,6 @@
 /* fs/gate.c - the write gate: admits modifying operations, parks them while closed.
  * Owns:      state (open, closing, closed), counts in flight, the parked list, the gate timer.
- * Called by: the transport around each modifying request; core.c for the engine and the operator.
+ * Called by: the transport around each modifying request; core.c for the operator, core_door.c for the engine.
  * Threads:   as gate.h says. One mutex guards state changes and the parked list; entering and
  *            leaving take it only while the gate is closing.
  * Blocks:    gate_close until drained or out of time; gate_wait_open; nothing else.

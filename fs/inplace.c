@@ -1,6 +1,6 @@
 /* fs/inplace.c - a caller who is alone is served by the lane itself, in a plain system call; buffered writes of others, too.
  * Owns:      the lanes' struct inplace, and what the guard's timer is set to.
- * Called by: the lanes (transport_dev.c).
+ * Called by: the lanes (lane.c, transport_dev.c).
  * Threads:   lane 0 serves; lane 1 is woken by the guard.
  * Blocks:    inplace_serve, for as long as the backing takes. It therefore runs only while nobody else is known who would
  *            wait: lane 0 fetches alone, requests come one at a time, none is in flight, the gate is open; and after
