@@ -106,6 +106,17 @@ def test_the_slow_device_is_slow_in_proportion_and_native_equals_native(tmp):
     assert all(r["threads_cpu_s"] for r in got["results"] if r["view"] == "mount")
 
 
+def test_cpu_is_that_of_one_rate_for_all(tmp):
+    got = bench(tmp, "cpu", "--profile", "raw", "--cell", "r.psync1$|log1", "--rounds", "1", "--seconds", "1", "--rate", "400",
+                "--other", str(BUILD))["results"]
+    views = {"native", "control", "mount", "other", "floor", "nothing"}
+    assert {(r["cell"], r["view"]) for r in got} == {(c, v) for c in ("r.psync1", "log1") for v in views}
+    assert all(150 < r["iops"] < 500 for r in got)  # the disk does thousands
+    by = {r["view"]: r for r in got if r["cell"] == "r.psync1"}
+    assert all(by[v]["threads_cpu_s"] for v in ("mount", "other", "floor")) and not by["nothing"]["threads_cpu_s"]
+    assert by["nothing"]["p50_us"] < by["native"]["p50_us"]
+
+
 def test_the_loop_devices_workers_wait_for_no_cpu_while_a_volume_is_open(tmp, monkeypatch):
     from device import Volume
     monkeypatch.setenv("STILLFS_BENCH_TMP", str(tmp))
@@ -164,6 +175,8 @@ def test_sysbench_runs_mysql_on_the_mount(tmp):
     assert [(r["server"], r["view"], r["kind"], r["threads"]) for r in got] == \
         [("mysql", "native", "rw", 2), ("mysql", "mount", "rw", 2), ("mysql", "floor", "rw", 2)]
     assert all(r["tps"] > 1 and 0 < r["p50_ms"] <= r["p99_ms"] for r in got)
+    native, mount, floor = (r["ours_ms_tx"] for r in got)
+    assert native == 0 and mount > 0.01 and floor > 0.01  # so the server's calls came by the floor: nobody else uses it
 
 
 def test_peers_are_made_of_debians_sources_and_the_kernel_is_left_as_it_was(tmp):
