@@ -177,6 +177,7 @@ def test_sysbench_runs_mysql_on_the_mount(tmp):
     assert all(r["tps"] > 1 and 0 < r["p50_ms"] <= r["p99_ms"] for r in got)
     native, mount, floor = (r["ours_ms_tx"] for r in got)
     assert native == 0 and mount > 0.01 and floor > 0.01  # so the server's calls came by the floor: nobody else uses it
+    assert all(0.1 < r["writes_tx"] < 1000 for r in got)  # what the device was asked is counted
 
 
 def test_peers_are_made_of_debians_sources_and_the_kernel_is_left_as_it_was(tmp):
