@@ -43,6 +43,7 @@
 #define SCORE_MAX 64u
 #define MISS_COST 2u
 #define SOON_MIN 8u
+#define SLEPT_NS 120000u /* within this after a sleep: waking up a caller and a lane may have taken a third of it */
 #define TRY_EACH 64u /* sleeps */
 #define ALONE 1u /* requests at the backing */
 #define SPARE_PCT 50u /* of one CPU: from here on there is time for a second lane */
@@ -308,8 +309,10 @@ static bool may_spin(const struct core *c)
 
 void balance_rests(struct lane *l)
 {
-	if (!l->inflight && !l->spin.rest_ns)
-		l->spin.rest_ns = balance_now_ns();
+	if (l->inflight || l->spin.rest_ns)
+		return;
+	l->spin.rest_ns = balance_now_ns();
+	l->spin.looked = false;
 }
 
 void balance_came(struct lane *l, uint32_t opcode)
@@ -333,7 +336,7 @@ void balance_came(struct lane *l, uint32_t opcode)
 	}
 	if (!s->rest_ns)
 		return;
-	if (lane_now(l) - s->rest_ns >= SPIN_NS)
+	if (lane_now(l) - s->rest_ns >= (s->looked ? SPIN_NS : SLEPT_NS))
 		*soon -= *soon > 0;
 	else
 		*soon += *soon < SCORE_MAX;
@@ -363,6 +366,7 @@ bool balance_event(const struct lane *l)
 void balance_spins(struct lane *l)
 {
 	l->spin.cpu0_ns = thread_cpu_ns();
+	l->spin.looked = true;
 }
 
 void balance_spun(struct lane *l)

@@ -1,5 +1,5 @@
 /* fs/core_int.h - what the files of the data side share: the core, its mounts, lanes and requests.
- * Private to core*.c, pool.c, balance.c, session.c, lane.c, transport_dev.c, worker.c, data.c, closer.c, ops_*.c.
+ * Private to core*.c, pool.c, balance.c, session.c, lane.c, transport_dev.c, inplace.c, idlepoll.c, opstat.c, worker.c, data.c, closer.c, ops_*.c.
  *
  * A request's life: a lane (transport thread) reads it into a slot of the pool; the gate admits or
  * parks it; READ, WRITE, FSYNC and FALLOCATE go to the lane's io_uring (data.c), everything else to a worker,
@@ -177,11 +177,12 @@ static inline void *rq_args(struct rq *r)
 
 int lane_start(struct lane *l); /* lane.c */
 
-/* transport_dev.c; on the lane's own thread but for lane_push */
+/* transport_dev.c; the first four on the lane's own thread */
 bool lane_fetch(struct lane *l, unsigned i, bool *starved); /* of mount i. False: there may be more */
 void lane_arm(struct lane *l); /* what it is to be woken by, before it waits */
 void lane_reap(struct lane *l); /* what the ring has completed */
 bool lane_serve_inbox(struct lane *l, struct lane *of); /* true: something was there */
+struct io_uring_sqe *lane_sqe(struct lane *l); /* never NULL: submits when the queue is full; its own thread too */
 void lane_push(struct rq *r); /* hand a request (back) to its lane; any thread */
 /* Answer with an error or an empty success (error 0), leave the gate by `gate_lane`, free. Any thread. */
 void rq_reply_err(struct rq *r, int error, unsigned gate_lane);
@@ -193,7 +194,6 @@ void rq_finish(struct rq *r, unsigned gate_lane); /* answered already: leave, fr
 /* data.c: start an operation on the lane's ring; runs on the lane. */
 void data_start(struct lane *l, struct rq *r);
 void data_complete(struct lane *l, struct rq *r, int res);
-struct io_uring_sqe *lane_sqe(struct lane *l); /* never NULL: submits when the queue is full */
 
 /* worker.c */
 struct worker_pool *workers_start(struct core *c); /* NULL; errno */

@@ -1,6 +1,6 @@
 /* fs/core_status.c - what `status` says of the data side.
  * Owns:      nothing.
- * Called by: the control tree and metrics, through core_status. Threads: any. Blocks: never for long: the gate's lock.
+ * Called by: the control tree and metrics, through core_status. Threads: any. Blocks: never for long: for locks of the gate, the nodes and the closer.
  * Errors:    none. */
 #include "fs/core_int.h"
 #include "base/clock.h"
@@ -57,8 +57,8 @@ void core_status(struct core *c, struct vbuf *out)
 	}
 	vbuf_printf(out, "spin_hits %lu\nspin_misses %lu\nspare_cpu %s\nample_cpu %s\n", spin[0], spin[1],
 		    atomic_load(&c->balance.spare_cpu) ? "yes" : "no", atomic_load(&c->balance.ample_cpu) ? "yes" : "no");
-	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_beside %lu\ninplace_syncs %lu\ninplace_slow %lu\ninplace_stuck_ms %lu\n",
-		    p->n_calls, p->n_waited, p->n_beside, p->n_syncs, p->n_slow, inplace_stuck_ms(&c->lane[0]));
+	vbuf_printf(out, "inplace_calls %lu\ninplace_waited %lu\ninplace_beside %lu\ninplace_beside_syncs %lu\ninplace_slow %lu\ninplace_stuck_ms %lu\n",
+		    p->n_calls, p->n_waited, p->n_beside, p->n_beside_syncs, p->n_slow, inplace_stuck_ms(&c->lane[0]));
 	idlepoll_status(c, out);
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
 	vbuf_printf(out, "shared_mmap %s\n",

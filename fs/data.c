@@ -1,7 +1,7 @@
 /* fs/data.c - READ, WRITE, FSYNC and FALLOCATE: straight from the request to the lane's io_uring.
  * Owns:      nothing; uses the request's payload buffer in place.
  * Called by: the lane (transport_dev.c), for admitted requests and for completions.
- * Threads:   the lane's own. Blocks: never; allocates and logs nothing.
+ * Threads:   the lane's own. Blocks: where inplace.c says; allocates and logs nothing.
  * Errors:    the backing's errno is the caller's. */
 #include "fs/core_int.h"
 
@@ -222,7 +222,7 @@ static void sync_at_once(struct lane *l, struct rq *r)
 
 	inplace_synced(l, inplace_leave(l));
 	r->begun = false; /* counted */
-	count_add(&l->inplace.n_syncs, 1);
+	count_add(&l->inplace.n_beside_syncs, 1);
 	complete_beside(l, r, -e);
 }
 

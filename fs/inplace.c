@@ -81,7 +81,8 @@ static bool suits(uint32_t opcode)
 	}
 }
 
-/* A direct write to a device so fast that its completion is there while the lane still looks: no kernel worker's
+/* A direct write to a device so fast that its completion is there while the lane still looks, and of a caller who is
+ * looked for: no kernel worker's
  * wake-up is saved by sleeping in the call, and the lane's own would be paid. Its time is measured either way. */
 static bool found_spinning(struct lane *l, const struct rq *r)
 {
@@ -233,6 +234,7 @@ uint64_t inplace_leave(struct lane *l)
 	uint64_t now = balance_now_ns(), took = now - atomic_load_explicit(&p->since_ns, memory_order_relaxed);
 
 	atomic_store(&p->since_ns, 0);
+	l->clock_ns = now; /* what is answered now, and what was fetched with it, has waited for this call */
 	balance_helped(l->core);
 	p->mean_ns = p->mean_ns - p->mean_ns / 16 + took / 16;
 	if (took > SLOW_NS || p->mean_ns > SLOW_MEAN_NS) {

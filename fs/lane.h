@@ -24,7 +24,8 @@ struct spin {
 	enum lane_after after; /* this is what was fetched last */
 	unsigned soon[N_AFTER]; /* how reliably the next request comes soon then */
 	uint64_t rest_ns; /* has nothing to do since, 0: it has */
-	unsigned score; /* of looking: 0: it does not pay, and is tried now and then */
+	bool looked; /* it has looked since then, not only slept */
+	unsigned score; /* of looking, where requests come soon: 0: it does not pay, and is tried now and then */
 	unsigned skipped; /* sleeps since the last try */
 	uint64_t cpu0_ns; /* the thread's at the start of this looking, 0: does not look */
 	_Atomic uint64_t n_hits, n_misses, cpu_ns;
@@ -43,7 +44,7 @@ struct inplace {
 	uint64_t sync_ns; /* how long fsyncs take whose writeback had begun: a moving mean */
 	/* calls for one of several callers: how long they take; none is made before this time; how long the next bar is */
 	uint64_t mean_ns, barred_ns, bar_ns;
-	_Atomic uint64_t n_calls, n_waited, n_beside, n_syncs, n_slow;
+	_Atomic uint64_t n_calls, n_waited, n_beside, n_beside_syncs, n_slow;
 };
 
 /* user_data of the ring's entries that are not requests; requests are pointers, above these */

@@ -2,7 +2,7 @@
  * Owns:      the lanes' inboxes, and the requests until they are given on.
  * Called by: the lanes (lane.c); workers, gate timer and other lanes through lane_push and rq_reply_*.
  * Threads:   a lane's ring is touched by its own thread only.
- * Blocks:    never; opens, closes, allocates and logs nothing between a request and its reply.
+ * Blocks:    where inplace.c says; opens, closes, allocates and logs nothing between a request and its reply.
  * Errors:    a connection that is gone (ENODEV) ends its mount; the others go on. */
 #include "fs/oplog.h"
 #include "base/clock.h"
@@ -292,7 +292,6 @@ bool lane_fetch(struct lane *l, unsigned i, bool *starved)
 			return true;
 		}
 		l->n_fetched++;
-		balance_came(l, rq_head(r)->opcode);
 		r->lane = l;
 		r->m = &c->mnt[i];
 		r->len = (uint32_t)n;
@@ -301,8 +300,10 @@ bool lane_fetch(struct lane *l, unsigned i, bool *starved)
 		r->suid_done = false;
 		r->done_b = 0;
 		r->start_ns = 0;
-		if (!no_reply(l, r))
-			dispatch(l, r);
+		if (no_reply(l, r))
+			continue;
+		balance_came(l, r->opcode);
+		dispatch(l, r);
 	}
 	l->lone[i] = false;
 	return false;
@@ -378,6 +379,7 @@ bool lane_serve_inbox(struct lane *l, struct lane *of)
 	for (struct rq *r = inbox_take(of), *next; r; r = next) {
 		next = r->next;
 		any = true;
+		l->spin.rest_ns = 0; /* the next request comes after this */
 		dispatch(l, r);
 	}
 	return any;

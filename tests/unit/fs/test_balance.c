@@ -9,6 +9,7 @@
 #define TRIES 64u /* without success so far, one sleep in so many looks */
 #define SOON_MIN 8u /* requests in a row that came soon, and it is taken for granted */
 #define SOON_NS 80000u
+#define SLEPT_NS 120000u
 
 static int setup(void **state)
 {
@@ -79,14 +80,34 @@ static void what_never_finds_is_tried_now_and_then(void **state)
 }
 
 /* A lane that has just served what it fetched, and fetches this so much later. */
-static void comes(struct lane *l, uint64_t after_ns, uint32_t opcode)
+static void comes_after(struct lane *l, bool looked, uint64_t after_ns, uint32_t opcode)
 {
 	l->inflight = 0;
 	balance_rests(l);
+	if (looked)
+		balance_spins(l);
+	balance_spun(l);
 	assert_int_not_equal(l->spin.rest_ns, 0);
 	l->clock_ns = l->spin.rest_ns + after_ns;
 	balance_came(l, opcode);
 	assert_int_equal(l->spin.rest_ns, 0);
+}
+
+static void comes(struct lane *l, uint64_t after_ns, uint32_t opcode)
+{
+	comes_after(l, true, after_ns, opcode);
+}
+
+static void a_sleep_may_last_a_little_longer(void **state)
+{
+	struct lane *l = &((struct core *)*state)->lane[0];
+
+	comes(l, 0, FUSE_READ);
+	for (unsigned i = 0; i < SOON_MIN; i++)
+		comes_after(l, false, SLEPT_NS - 1, FUSE_READ); /* two CPUs had to be woken meanwhile */
+	assert_true(balance_quick(l));
+	comes_after(l, false, SLEPT_NS, FUSE_READ);
+	assert_false(balance_quick(l));
 }
 
 static void a_caller_who_stays_away_is_not_looked_for(void **state)
@@ -157,6 +178,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(busy_cpus_are_left_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_never_finds_is_tried_now_and_then, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_caller_who_stays_away_is_not_looked_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_sleep_may_last_a_little_longer, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_log_is_looked_for_after_its_write_and_not_after_its_fsync, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_rest_begins_when_nothing_is_at_the_backing, setup, teardown),
 	};

@@ -51,10 +51,13 @@ static bool enters(struct lane *l)
 static void slow(struct lane *l, long ms)
 {
 	struct timespec t = { .tv_nsec = ms * (long)MS };
+	uint64_t fetched = balance_now_ns();
 
+	l->clock_ns = fetched;
 	assert_true(inplace_enter(l));
 	(void)nanosleep(&t, NULL);
 	assert_true(inplace_leave(l) >= (uint64_t)ms * MS);
+	assert_true(lane_now(l) >= fetched + (uint64_t)ms * MS); /* metrics would have it for a call of no time */
 }
 
 static void one_lane_that_fetches_alone_may(void **state)
