@@ -110,14 +110,19 @@ void balance_woke(struct lane *l)
 	atomic_store_explicit(&l->awake_ns, balance_now_ns(), memory_order_relaxed);
 }
 
-void balance_sleeps(struct lane *l)
+static void sleeps_from(struct lane *l, uint64_t now)
 {
 	uint64_t since = atomic_load_explicit(&l->awake_ns, memory_order_relaxed);
 
 	if (!since)
 		return;
-	count_add(&l->busy_ns, balance_now_ns() - since);
+	count_add(&l->busy_ns, now - since);
 	atomic_store_explicit(&l->awake_ns, 0, memory_order_relaxed);
+}
+
+void balance_sleeps(struct lane *l)
+{
+	sleeps_from(l, balance_now_ns());
 }
 
 /* Time awake up to now. Of another lane it may be off by the sleep that begins just now: no matter. */
@@ -309,9 +314,12 @@ static bool may_spin(const struct core *c)
 
 void balance_rests(struct lane *l)
 {
+	uint64_t now = balance_now_ns();
+
+	sleeps_from(l, now);
 	if (l->inflight || l->spin.rest_ns)
 		return;
-	l->spin.rest_ns = balance_now_ns();
+	l->spin.rest_ns = now;
 	l->spin.looked = false;
 }
 

@@ -35,7 +35,7 @@ void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */
 void balance_sleeps(struct lane *l); /* before a sleep */
-void balance_rests(struct lane *l); /* has fetched all there was, and is about to wait or to look */
+void balance_rests(struct lane *l); /* balance_sleeps where it has fetched all there was, before it looks or waits */
 void balance_came(struct lane *l, uint32_t opcode); /* has fetched this */
 bool balance_quick(const struct lane *l); /* will a request come soon, and has the machine a CPU for looking till then? */
 bool balance_spin_wanted(struct lane *l); /* does looking before this sleep pay? */

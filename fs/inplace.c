@@ -82,8 +82,8 @@ static bool suits(uint32_t opcode)
 }
 
 /* A direct write to a device so fast that its completion is there while the lane still looks, and of a caller who is
- * looked for: no kernel worker's
- * wake-up is saved by sleeping in the call, and the lane's own would be paid. Its time is measured either way. */
+ * looked for: no kernel worker's wake-up is saved by sleeping in the call, and the lane's own would be paid. Its time is
+ * measured either way. */
 static bool found_spinning(struct lane *l, const struct rq *r)
 {
 	const struct fuse_write_in *in = rq_args_const(r);

@@ -46,7 +46,6 @@ static bool look(struct lane *l)
 		return false;
 	if (io_uring_sq_ready(&l->ring))
 		(void)io_uring_submit(&l->ring);
-	balance_sleeps(l);
 	balance_rests(l);
 	balance_spins(l);
 	start = balance_now_ns();
@@ -77,7 +76,6 @@ static void lane_wait(struct lane *l, bool idle, bool starved)
 			(void)io_uring_submit(&l->ring);
 		return;
 	}
-	balance_sleeps(l);
 	balance_rests(l);
 	if (l->defer && !starved && spin(l)) {
 		/* looking is not work: it must not call for another lane */
