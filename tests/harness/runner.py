@@ -37,7 +37,7 @@ AT_ONCE = 3
 ALONE = [f"tests/{f}.py" for f in (
     "conformance/fs/test_tools", "integration/test_bench", "integration/test_files", "integration/test_takeover",
     "integration/test_takeover_load", "integration/test_snapshot", "integration/test_coordinators", "integration/test_transport",
-    "integration/test_verify")]
+    "integration/test_verify", "integration/test_writeback")]
 # First, as the last ones to end are waited for.
 LONG = [f"tests/{f}.py" for f in (
     "integration/test_takeover_faults", "integration/test_fence_mongodb", "integration/test_pending", "integration/test_coord_sql", "integration/test_gate",

@@ -52,8 +52,8 @@ def device_writes(scratch):
 
 
 @contextlib.contextmanager
-def company(m):
-    """Somebody else, so that nobody is alone: reads of the device, and an fsync now and then."""
+def company(m, pause_s=0):
+    """Somebody else, so that nobody is alone: two who read from the device, as often as they can or with a pause."""
     stop = threading.Event()
     busy = m.mnt / "busy"
     laid_out(busy, 256)
@@ -64,6 +64,7 @@ def company(m):
             while not stop.is_set():
                 os.preadv(fd, [buf], i % 256 * 4096)
                 i += 1
+                time.sleep(pause_s)
     threads = [threading.Thread(target=read) for _ in range(2)]
     for t in threads:
         t.start()
@@ -75,13 +76,39 @@ def company(m):
             t.join()
 
 
+PAUSE_S = 0.0005  # who reads without one leaves no CPU idle, and nothing begins early then
+
+
+def spare_cpu(m, is_there):
+    """Wait for that to be known. A mount that nobody uses does not look."""
+
+    def known():
+        os.listdir(m.mnt)
+        return m.status()["spare_cpu"] == is_there
+    wait_for(f"spare_cpu {is_there}", known, 20)
+
+
+@contextlib.contextmanager
+def busy_cpus():
+    """Every CPU has more to do than it can."""
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(2 * os.cpu_count())]
+    try:
+        yield
+    finally:
+        for p in busy:
+            p.kill()
+            p.wait()
+
+
 @pytest.mark.parametrize("way", ["alone", "with-others", "by-the-ring"])
 def test_a_logs_writeback_begins_with_its_write(make_mount, way):
     mount = make_mount(**({"threads": 1} if way == "by-the-ring" else {}))  # a single lane makes no call itself
     log = mount.mnt / "log"
     laid_out(log)
     before = counter(mount, "early_writebacks")
-    with company(mount) if way == "with-others" else contextlib.nullcontext():
+    with company(mount, PAUSE_S) if way == "with-others" else contextlib.nullcontext():
+        log_some(log, 10)
+        spare_cpu(mount, "yes")
         log_some(log, 100)
         assert counter(mount, "early_writebacks") - before >= 90
         written = device_writes(mount.scratch)
@@ -91,7 +118,29 @@ def test_a_logs_writeback_begins_with_its_write(make_mount, way):
     assert (counter(mount, "inplace_calls") > 0) == (way != "by-the-ring")
 
 
+def test_nothing_begins_early_while_no_cpu_is_idle(mount):
+    """It would make group commits smaller and more, for CPU that somebody waits for."""
+    laid_out(mount.mnt / "log")
+    log_some(mount.mnt / "log", 20)
+    spare_cpu(mount, "yes")
+    log_some(mount.mnt / "log", 20)
+    known = counter(mount, "early_writebacks")
+    assert known >= 18  # so it is known as a log
+    with busy_cpus():
+        spare_cpu(mount, "no")
+        before = counter(mount, "early_writebacks")
+        log_some(mount.mnt / "log", 100)
+        assert counter(mount, "early_writebacks") == before
+    log_some(mount.mnt / "log", 1)
+
+    def again():
+        log_some(mount.mnt / "log", 10)
+        return counter(mount, "early_writebacks") > before
+    wait_for("writeback to begin early again", again, 20)
+
+
 def test_what_nobody_syncs_is_not_begun(mount):
+    spare_cpu(mount, "yes")
     with opened(mount.mnt / "data") as fd:
         for i in range(300):
             os.pwrite(fd, BLOCK, i * 4096)
@@ -113,6 +162,8 @@ def test_it_costs_the_device_no_write(mount, writes):
     made = []
     for where in (mount.scratch.fs / "native", mount.mnt):
         laid_out(where / "log")
+        if where == mount.mnt:
+            spare_cpu(mount, "yes")
         before = device_writes(mount.scratch)
         log_some(where / "log", 300, writes)
         made.append(device_writes(mount.scratch) - before)
@@ -134,7 +185,7 @@ def test_an_error_of_the_writeback_is_the_fsyncs(way, tmp_path, monkeypatch):
         for where in (s.fs / "native", m.mnt):
             log = where / "log"
             laid_out(log, 256)
-            with opened(log, os.O_RDWR) as fd, company(m) if way == "with-others" and where == m.mnt else contextlib.nullcontext():
+            with opened(log, os.O_RDWR) as fd, company(m, PAUSE_S) if way == "with-others" and where == m.mnt else contextlib.nullcontext():
                 log_some(log, 50)
                 os.posix_fallocate(fd, 0, 64 << 20)  # extents, with no room behind them
                 os.fsync(fd)
@@ -142,6 +193,8 @@ def test_an_error_of_the_writeback_is_the_fsyncs(way, tmp_path, monkeypatch):
                 with contextlib.suppress(OSError), open(fill, "wb", 0) as f:
                     while True:
                         f.write(BLOCK)
+                if where == m.mnt:
+                    spare_cpu(m, "yes")
                 before = counter(m, "early_writebacks")
                 for i in range(2000, 2008):
                     got.append(errno_of(os.pwrite, fd, BLOCK, (8 << 20) + i * 65536))
@@ -163,7 +216,7 @@ def test_buffered_writes_beside_others_are_made_at_once(mount):
     """No other thread has to be woken for them, also where the file's time changes, with each tick of the clock."""
     log = mount.mnt / "log"
     laid_out(log)
-    with opened(log) as fd, company(mount):
+    with opened(log) as fd, company(mount, PAUSE_S):  # so that at times nothing is at the backing
         before = counter(mount, "inplace_beside")
 
         def some():
