@@ -67,7 +67,7 @@ struct rq {
 	uint64_t start_ns; /* when it was read; 0: not known yet */
 	uint8_t next_step; /* enum rq_next */
 	bool suid_done;
-	bool begun; /* FSYNC whose writeback had begun; fs/early.h */
+	bool begun; /* FSYNC that was expected; early_synced */
 	/* FALLOCATE in pieces */
 	uint64_t done_b;
 	int fd;
