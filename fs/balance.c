@@ -83,6 +83,28 @@ void balance_free(struct core *c)
 		(void)close(c->balance.guard_fd);
 }
 
+/* A lane that wakes does not push aside whoever runs on its CPU, but comes when that one sleeps or has used up its
+ * slice: the completions of several requests are reaped in one go, and a caller who has just been answered is not
+ * interrupted by the next answer. What the operator has chosen for the daemon (chrt, CPUSchedulingPolicy=) stays. */
+void balance_policy(struct lane *l)
+{
+	const struct sched_param none = { 0 };
+
+	if (sched_getscheduler(0) == SCHED_OTHER && sched_setscheduler(0, SCHED_BATCH, &none) < 0) {
+		/* status names the policy that is in force */
+	}
+	l->policy = sched_getscheduler(0);
+}
+
+const char *balance_policy_name(const struct core *c)
+{
+	static const char *const names[] = { [SCHED_OTHER] = "other", [SCHED_FIFO] = "fifo", [SCHED_RR] = "rr",
+					     [SCHED_BATCH] = "batch", [SCHED_IDLE] = "idle" };
+	int p = c->lane[0].policy & ~SCHED_RESET_ON_FORK;
+
+	return p >= 0 && (size_t)p < sizeof(names) / sizeof(*names) && names[p] ? names[p] : "unknown";
+}
+
 void balance_woke(struct lane *l)
 {
 	atomic_store_explicit(&l->awake_ns, balance_now_ns(), memory_order_relaxed);

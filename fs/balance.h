@@ -1,4 +1,4 @@
-/* fs/balance.h - how many lanes fetch requests, how long one looks before it sleeps; balance.c.
+/* fs/balance.h - how many lanes fetch requests, how long one looks before it sleeps, how it is scheduled; balance.c.
  * Private like core_int.h, which includes it. Threads: a lane calls for itself; lane 0 and the gate timer decide; what
  * is another thread's says so. Blocks: never. Units: nanoseconds of CLOCK_MONOTONIC. */
 #ifndef STILLFS_FS_BALANCE_H
@@ -29,6 +29,8 @@ struct balance {
 /* Lane 0 always fetches. */
 bool balance_active(const struct lane *l); /* does it fetch requests? Those that do are the first ones. Any thread */
 void balance_init(struct core *c);
+void balance_policy(struct lane *l); /* of scheduling; on the lane's own thread */
+const char *balance_policy_name(const struct core *c);
 void balance_free(struct core *c);
 void balance_woke(struct lane *l); /* after a sleep */
 void balance_turn(struct lane *l); /* once a turn: lane 0 decides */

@@ -1,5 +1,5 @@
 /* fs/core_int.h - what the files of the data side share: the core, its mounts, lanes and requests.
- * Private to core*.c, pool.c, policy.c, balance.c, session.c, lane.c, transport_dev.c, inplace.c, idlepoll.c, opstat.c, worker.c, data.c, closer.c, ops_*.c.
+ * Private to core*.c, pool.c, balance.c, session.c, lane.c, transport_dev.c, inplace.c, idlepoll.c, opstat.c, worker.c, data.c, closer.c, ops_*.c.
  *
  * A request's life: a lane (transport thread) reads it into a slot of the pool; the gate admits or
  * parks it; READ, WRITE, FSYNC and FALLOCATE go to the lane's io_uring (data.c), everything else to a worker,
@@ -67,7 +67,7 @@ struct rq {
 	uint64_t start_ns; /* when it was read; 0: not known yet */
 	uint8_t next_step; /* enum rq_next */
 	bool suid_done;
-	bool begun; /* FSYNC that was expected; early_synced */
+	bool begun; /* FSYNC whose writeback had begun; fs/early.h */
 	/* FALLOCATE in pieces */
 	uint64_t done_b;
 	int fd;
@@ -176,10 +176,6 @@ static inline void *rq_args(struct rq *r)
 }
 
 int lane_start(struct lane *l); /* lane.c */
-
-/* policy.c: how the kernel schedules it */
-void policy_set(struct lane *l); /* on its own thread */
-const char *policy_name(const struct lane *l);
 
 /* transport_dev.c; the first four on the lane's own thread */
 bool lane_fetch(struct lane *l, unsigned i, bool *starved); /* of mount i. False: there may be more */

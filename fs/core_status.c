@@ -49,9 +49,8 @@ void core_status(struct core *c, struct vbuf *out)
 	vbuf_printf(out, "parked_limit %lu\nparked_bytes_limit %lu\n", conf_num(c->conf, "max_parked"),
 		    conf_num(c->conf, "parked_bytes"));
 	vbuf_printf(out, "slots_left %u\n", pool_count(c));
-	vbuf_printf(out, "transport dev\ntransport_threads %u\ntransport_threads_active %u\ntransport_policy %s\ntransport_slice_us %u\n",
-		    c->n_lanes, atomic_load(&c->balance.n_active), policy_name(&c->lane[0]),
-		    c->lane[0].slice_us);
+	vbuf_printf(out, "transport dev\ntransport_threads %u\ntransport_threads_active %u\ntransport_policy %s\n",
+		    c->n_lanes, atomic_load(&c->balance.n_active), balance_policy_name(c));
 	for (unsigned i = 0; i < c->n_lanes; i++) {
 		spin[0] += c->lane[i].spin.n_hits;
 		spin[1] += c->lane[i].spin.n_misses;

@@ -167,7 +167,7 @@ static void *lane_run(void *arg)
 
 	(void)snprintf(name, sizeof(name), "lane-%u", l->idx);
 	(void)pthread_setname_np(pthread_self(), name);
-	policy_set(l);
+	balance_policy(l);
 	l->ring_error = ring_open(l);
 	/* a child that syncs (base/, hooks) would keep the ring, and what it holds, beyond our death by its mapping */
 	if (l->ring_error == 0)

@@ -59,7 +59,6 @@ struct lane {
 	uint16_t nobody; /* the ring's credentials for callers that are not root; 0: none */
 	struct op_rec *rec; /* for FORGET */
 	int policy; /* of scheduling, sched(7); read by status once the lane is ready */
-	unsigned slice_us; /* with it; 0: not known */
 	bool defer; /* IORING_SETUP_DEFER_TASKRUN */
 	sem_t ready; /* the thread has opened its ring, or failed to */
 	int ring_error;

@@ -1,13 +1,9 @@
 """The transport: how many lanes fetch, and that no request is left behind when that changes."""
 
 import contextlib
-import ctypes
 import os
 import pathlib
-import platform
-import re
 import signal
-import struct
 import subprocess
 import threading
 import time
@@ -39,47 +35,16 @@ def test_no_request_is_left_unread_while_lanes_come_and_go(make_mount):
         fio.wait()
 
 
-def lanes_of(m):
-    """Ids of the data threads of the mount's daemon."""
-    task = pathlib.Path(f"/proc/{m.daemon}/task")
-    return [int(t.name) for t in task.iterdir() if (t / "comm").read_text().startswith("lane-")]
-
-
 def policies_of(m):
-    """How the kernel schedules them."""
-    return {os.sched_getscheduler(tid) for tid in lanes_of(m)}
-
-
-def attributes(tid):
-    """(nice, slice in ns) as sched_getattr(2) has them; the slice is 0 before Linux 6.12."""
-    libc, buf = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(56)
-    assert libc.syscall(315 if platform.machine() == "x86_64" else 275, tid, buf, len(buf), 0) == 0, os.strerror(ctypes.get_errno())
-    _, _, _, nice, _, runtime = struct.unpack_from("IIQiIQ", buf)
-    return nice, runtime
-
-
-def is_older(*version):
-    return tuple(int(n) for n in re.match(r"(\d+)\.(\d+)", platform.release()).groups()) < version
+    """How the kernel schedules the data threads of the mount's daemon."""
+    task = pathlib.Path(f"/proc/{m.daemon}/task")
+    return {os.sched_getscheduler(int(t.name)) for t in task.iterdir() if (t / "comm").read_text().startswith("lane-")}
 
 
 def test_lanes_are_scheduled_as_batch(mount):
     """A wake-up of theirs does not push aside who runs: fewer switches, and fuller batches."""
     assert mount.status()["transport_policy"] == "batch"
     assert policies_of(mount) == {os.SCHED_BATCH}
-
-
-def test_lanes_have_a_short_slice_and_their_nice_value(make_mount):
-    """So one comes next where several want its CPU."""
-    was = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, 3)
-    try:
-        m = make_mount()
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, was)
-    slice_us = 0 if is_older(6, 12) else 100
-    assert m.status()["transport_slice_us"] == str(slice_us)
-    assert {attributes(tid) for tid in lanes_of(m)} == {(3, slice_us * 1000)}
-    assert attributes(m.daemon)[1] != 100000  # the lanes' alone
 
 
 def test_lanes_keep_the_policy_that_the_daemon_was_started_under(make_mount):
