@@ -18,6 +18,7 @@ struct early {
 /* A buffered write of `size` bytes to the file of node `node`. True: most likely nothing is written to it before its
  * next fsync, so begin writeback now. */
 bool early_written(struct early *e, uint64_t node, uint32_t size);
-bool early_synced(struct early *e, uint64_t node); /* an fsync of it has come. True: writeback was begun with the last write */
+bool early_synced(struct early *e, uint64_t node); /* an fsync of it has come. True: when it was expected, so its writeback
+						    * has begun, but where data.c saw no gain in that */
 
 #endif

@@ -30,6 +30,10 @@
 #define SLOW_NS 4000000u /* a buffered write that took so long waited for something */
 #define SLOW_MEAN_NS 200000u /* as did many of them that took so long in the mean */
 #define SYNC_NS 50000u
+#define VOLUME_NS 250000u /* no volume that is reached by a network answers sooner; memory and a local disk do */
+#define QUICK_GAIN 4u /* so one in five will do */
+#define QUICK_MIN 16u
+#define QUICK_MAX 64u
 #define BAR_MIN_NS 100000000ull
 #define BAR_MAX_NS 600000000000ull
 #define PENALTY_MIN 64u
@@ -257,7 +261,19 @@ bool inplace_sync(struct lane *l)
 
 void inplace_synced(struct lane *l, uint64_t took_ns)
 {
-	into_mean(&l->inplace.sync_ns, took_ns);
+	struct inplace *p = &l->inplace;
+
+	into_mean(&p->sync_ns, took_ns);
+	if (took_ns >= VOLUME_NS)
+		p->quick -= p->quick > 0;
+	else if (p->quick < QUICK_MAX)
+		p->quick += QUICK_GAIN;
+}
+
+/* By how many are quick, not by the mean: with busy CPUs that says how long one waits for those. */
+bool inplace_device_quick(const struct lane *l)
+{
+	return l->inplace.quick >= QUICK_MIN;
 }
 
 /* Before the reply, which brings the caller's next request: whoever is there now has waited behind this call. */

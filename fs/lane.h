@@ -42,6 +42,7 @@ struct inplace {
 	uint64_t guard_ns; /* when the guard wakes */
 	uint64_t write_ns, direct_ns; /* of direct writes: a moving mean; when the last one began, 0: not measured */
 	uint64_t sync_ns; /* how long fsyncs take whose writeback had begun: a moving mean */
+	unsigned quick; /* how many of them took less than a volume's latency: a score */
 	/* calls for one of several callers: how long they take; none is made before this time; how long the next bar is */
 	uint64_t mean_ns, barred_ns, bar_ns;
 	_Atomic uint64_t n_calls, n_waited, n_beside, n_beside_syncs, n_slow;

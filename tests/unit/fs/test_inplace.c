@@ -224,6 +224,27 @@ static void who_waited_has_the_next_ones_go_the_other_way_for_a_while(void **sta
 	core_done(c);
 }
 
+static void a_device_is_quick_while_one_fsync_in_five_is(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+
+	assert_false(inplace_device_quick(l)); /* not before it was seen */
+	for (int i = 0; i < 4; i++)
+		inplace_synced(l, 40000);
+	assert_true(inplace_device_quick(l));
+	for (int i = 0; i < 1000; i++)
+		inplace_synced(l, i % 5 ? 3 * MS : 40000); /* the others waited for a CPU */
+	assert_true(inplace_device_quick(l));
+	for (int i = 0; i < 64; i++)
+		inplace_synced(l, 400000); /* a volume */
+	assert_false(inplace_device_quick(l));
+	for (int i = 0; i < 1000; i++)
+		inplace_synced(l, i % 20 ? 400000 : 5000); /* where a few find that all is there already */
+	assert_false(inplace_device_quick(l));
+	core_done(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -234,6 +255,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(many_that_wait_a_little_bar_as_well, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(not_while_anything_of_its_own_is_on_its_way, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(an_fsync_is_made_where_it_was_short, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(a_device_is_quick_while_one_fsync_in_five_is, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(who_waited_has_the_next_ones_go_the_other_way_for_a_while, gate_fixture_up, gate_fixture_down),
 	};
 
