@@ -55,8 +55,9 @@ def device_writes(scratch):
 
 
 @contextlib.contextmanager
-def company(m, pause_s=0):
-    """Somebody else, so that nobody is alone: two who read from the device, as often as they can or with a pause."""
+def company(m):
+    """Somebody else, so that nobody is alone: two who read from the device. They pause: without that no CPU would be idle, and
+    something always at the backing."""
     stop = threading.Event()
     busy = m.mnt / "busy"
     laid_out(busy, 256)
@@ -67,7 +68,7 @@ def company(m, pause_s=0):
             while not stop.is_set():
                 os.preadv(fd, [buf], i % 256 * 4096)
                 i += 1
-                time.sleep(pause_s)
+                time.sleep(0.0005)
     threads = [threading.Thread(target=read) for _ in range(2)]
     for t in threads:
         t.start()
@@ -77,9 +78,6 @@ def company(m, pause_s=0):
         stop.set()
         for t in threads:
             t.join()
-
-
-PAUSE_S = 0.0005  # who reads without one leaves no CPU idle, and little begins early then
 
 
 def spare_cpu(m, is_there):
@@ -109,7 +107,7 @@ def test_a_logs_writeback_begins_with_its_write(make_mount, way):
     log = mount.mnt / "log"
     laid_out(log)
     before = counter(mount, "early_writebacks")
-    with company(mount, PAUSE_S) if way == "with-others" else contextlib.nullcontext():
+    with company(mount) if way == "with-others" else contextlib.nullcontext():
         log_some(log, 10)
         spare_cpu(mount, "yes")
         log_some(log, 100)
@@ -195,7 +193,7 @@ def test_an_error_of_the_writeback_is_the_fsyncs(way, tmp_path, monkeypatch):
         for where in (s.fs / "native", m.mnt):
             log = where / "log"
             laid_out(log, 256)
-            with opened(log, os.O_RDWR) as fd, company(m, PAUSE_S) if way == "with-others" and where == m.mnt else contextlib.nullcontext():
+            with opened(log, os.O_RDWR) as fd, company(m) if way == "with-others" and where == m.mnt else contextlib.nullcontext():
                 log_some(log, 50)
                 os.posix_fallocate(fd, 0, 64 << 20)  # extents, with no room behind them
                 os.fsync(fd)
@@ -226,7 +224,7 @@ def test_buffered_writes_beside_others_are_made_at_once(mount):
     """No other thread has to be woken for them, also where the file's time changes, with each tick of the clock."""
     log = mount.mnt / "log"
     laid_out(log)
-    with opened(log) as fd, company(mount, PAUSE_S):  # so that at times nothing is at the backing
+    with opened(log) as fd, company(mount):
         before = counter(mount, "inplace_beside")
 
         def some():
