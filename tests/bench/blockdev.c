@@ -60,10 +60,10 @@ static struct {
 	uint64_t iops, bytes_per_s;
 	unsigned threads;
 	bool flush;
-	volatile sig_atomic_t armed; /* latency and limits hold; after SIGUSR1 with armed=0 */
+	_Atomic bool armed; /* latency and limits hold; after SIGUSR1 with armed=0 */
 	pthread_mutex_t lock; /* of the two below */
 	uint64_t iops_at, bytes_at; /* when the budget of each limit is used up to */
-} dev = { .lock = PTHREAD_MUTEX_INITIALIZER, .burst_ns = 10 * NS_PER_MS, .threads = 1, .armed = 1 };
+} dev = { .lock = PTHREAD_MUTEX_INITIALIZER, .burst_ns = 10 * NS_PER_MS, .threads = 1, .armed = true };
 
 static void die(const char *what)
 {
@@ -439,7 +439,7 @@ static bool option(const char *text)
 
 static void arm(int sig)
 {
-	dev.armed = 1;
+	dev.armed = true;
 }
 
 static void say_end(const struct queue *q)
