@@ -67,7 +67,7 @@ struct rq {
 	uint64_t start_ns; /* when it was read; 0: not known yet */
 	uint8_t next_step; /* enum rq_next */
 	bool suid_done;
-	bool begun; /* FSYNC that was expected; early_synced */
+	uint64_t begun_ns; /* FSYNC that was expected; early_synced */
 	/* FALLOCATE in pieces */
 	uint64_t done_b;
 	int fd;
@@ -139,8 +139,9 @@ bool inplace_serve(struct lane *l, struct rq *r); /* false: something has come m
 bool inplace_enter(struct lane *l); /* may it make a call for one of several callers now? Then inplace_leave follows */
 uint64_t inplace_leave(struct lane *l); /* ns since then */
 bool inplace_sync(struct lane *l); /* inplace_enter for such an fsync */
-void inplace_synced(struct lane *l, uint64_t took_ns); /* one has ended, either way */
-bool inplace_device_quick(const struct lane *l); /* such fsyncs often take less than a volume's latency */
+/* One has ended, either way: it took took_ns, and the device, from the beginning of its writeback, no longer than device_ns. */
+void inplace_synced(struct lane *l, uint64_t took_ns, uint64_t device_ns);
+bool inplace_device_quick(const struct lane *l); /* it often takes less than a volume's latency for them */
 bool inplace_sits(const struct lane *l); /* it makes such a call now; any thread */
 int inplace_done(struct lane *l, struct rq *r, int64_t res); /* res: of the call. The result or -errno */
 void inplace_measure(struct lane *l); /* a direct write has ended */

@@ -202,7 +202,10 @@ static void start_write(struct lane *l, struct rq *r)
 	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
 	copy = is_copy(in);
 	writeback = copy && begins_early(l, f, in->size);
-	count_add(&l->n_early, writeback);
+	if (writeback) {
+		early_begun(&l->core->early, f->node, r->start_ns);
+		count_add(&l->n_early, 1);
+	}
 	if (l->inplace.on) {
 		done = write_now(l, r);
 		if (writeback && done > 0)
@@ -228,9 +231,11 @@ static int sync_fd(struct rq *r)
 static void sync_at_once(struct lane *l, struct rq *r)
 {
 	int e = sync_fd(r) < 0 ? errno : 0;
+	uint64_t took;
 
-	inplace_synced(l, inplace_leave(l));
-	r->begun = false; /* counted */
+	took = inplace_leave(l);
+	inplace_synced(l, took, lane_now(l) - r->begun_ns);
+	r->begun_ns = 0; /* counted */
 	count_add(&l->inplace.n_beside_syncs, 1);
 	complete_beside(l, r, -e);
 }
@@ -247,12 +252,12 @@ static void start_fsync(struct lane *l, struct rq *r)
 		return;
 	}
 	count_add(&l->n_fsync, 1);
-	r->begun = early_synced(&l->core->early, f->node);
+	r->begun_ns = early_synced(&l->core->early, f->node, r->start_ns);
 	if (l->inplace.on) {
 		data_complete(l, r, inplace_done(l, r, sync_fd(r)));
 		return;
 	}
-	if (r->begun && inplace_sync(l)) {
+	if (r->begun_ns && inplace_sync(l)) {
 		sync_at_once(l, r);
 		return;
 	}
@@ -354,6 +359,14 @@ static void complete_falloc(struct lane *l, struct rq *r, int res)
 	lane_push(r);
 }
 
+/* An fsync that was expected has ended. */
+static void learn_sync(struct lane *l, const struct rq *r)
+{
+	uint64_t now = balance_now_ns();
+
+	inplace_synced(l, now - r->start_ns, now - r->begun_ns);
+}
+
 void data_complete(struct lane *l, struct rq *r, int res)
 {
 	switch (r->opcode) {
@@ -372,8 +385,8 @@ void data_complete(struct lane *l, struct rq *r, int res)
 		complete_falloc(l, r, res);
 		break;
 	default:
-		if (r->begun)
-			inplace_synced(l, balance_now_ns() - r->start_ns);
+		if (r->begun_ns)
+			learn_sync(l, r);
 		rq_reply_err(r, res < 0 ? res : 0, l->idx);
 		break;
 	}

@@ -43,14 +43,30 @@ bool early_written(struct early *e, uint64_t node, uint32_t size)
 	return g.score >= SURE && g.writes == g.before;
 }
 
-bool early_synced(struct early *e, uint64_t node)
+void early_begun(struct early *e, uint64_t node, uint64_t now_ns)
+{
+	atomic_store_explicit(&e->begun_ns[node % EARLY_SLOTS], now_ns, memory_order_relaxed);
+}
+
+static uint64_t take_begun(struct early *e, uint64_t node)
+{
+	_Atomic uint64_t *at = &e->begun_ns[node % EARLY_SLOTS];
+	uint64_t ns = atomic_load_explicit(at, memory_order_relaxed);
+
+	if (ns)
+		atomic_store_explicit(at, 0, memory_order_relaxed);
+	return ns;
+}
+
+uint64_t early_synced(struct early *e, uint64_t node, uint64_t now_ns)
 {
 	_Atomic uint16_t *at = &e->slot[node % EARLY_SLOTS];
 	struct guess g = guess_of(atomic_load_explicit(at, memory_order_relaxed));
-	bool begun = g.score >= SURE && g.writes == g.before;
+	bool expected = g.score >= SURE && g.writes == g.before;
+	uint64_t begun_ns = take_begun(e, node);
 
 	if (!g.writes)
-		return false; /* of what was written directly, or by a mapping */
+		return 0; /* of what was written directly, or by a mapping */
 	if (g.writes != g.before || g.writes > WRITES_MAX)
 		g.score /= 4; /* a habit outlives one exception */
 	else if (g.score < SCORE_MAX)
@@ -58,5 +74,5 @@ bool early_synced(struct early *e, uint64_t node)
 	g.before = g.writes;
 	g.writes = 0;
 	atomic_store_explicit(at, packed(g), memory_order_relaxed);
-	return begun;
+	return !expected ? 0 : begun_ns ? begun_ns : now_ns;
 }

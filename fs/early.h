@@ -13,12 +13,16 @@
  * before that one, and how often in a row it was as many. A guess: what two lanes do at once may miscount it. */
 struct early {
 	_Atomic uint16_t slot[EARLY_SLOTS];
+	_Atomic uint64_t begun_ns[EARLY_SLOTS]; /* when writeback began that no fsync has waited for yet; 0: none */
 };
 
 /* A buffered write of `size` bytes to the file of node `node`. True: most likely nothing is written to it before its
  * next fsync, so begin writeback now. */
 bool early_written(struct early *e, uint64_t node, uint32_t size);
-bool early_synced(struct early *e, uint64_t node); /* an fsync of it has come. True: when it was expected, so its writeback
-						    * has begun, but where data.c saw no gain in that */
+void early_begun(struct early *e, uint64_t node, uint64_t now_ns); /* so it has */
+
+/* An fsync of it has come. 0, or where it was expected, since when its device is at work for it: since writeback began,
+ * or from now on. */
+uint64_t early_synced(struct early *e, uint64_t node, uint64_t now_ns);
 
 #endif

@@ -259,14 +259,15 @@ bool inplace_sync(struct lane *l)
 	return l->inplace.sync_ns < SYNC_NS && inplace_enter(l);
 }
 
-void inplace_synced(struct lane *l, uint64_t took_ns)
+/* A short fsync whose caller came late after its writes says nothing of the device. */
+void inplace_synced(struct lane *l, uint64_t took_ns, uint64_t device_ns)
 {
 	struct inplace *p = &l->inplace;
 
 	into_mean(&p->sync_ns, took_ns);
 	if (took_ns >= VOLUME_NS)
 		p->quick -= p->quick > 0;
-	else if (p->quick < QUICK_MAX)
+	else if (device_ns < VOLUME_NS && p->quick < QUICK_MAX)
 		p->quick += QUICK_GAIN;
 }
 

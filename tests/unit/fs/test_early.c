@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define NODE 7u
+#define NOW 5000u
 
 /* `writes` writes and an fsync: which of the writes begins writeback, counted from 1; 0: none, -1: more than one. */
 static int group(struct early *e, unsigned writes, uint32_t size)
@@ -18,7 +19,7 @@ static int group(struct early *e, unsigned writes, uint32_t size)
 		if (early_written(e, NODE, size))
 			begun = begun ? -1 : (int)i;
 	/* the fsync is told of it when it was the last one */
-	assert_int_equal(early_synced(e, NODE), begun == (int)writes);
+	assert_int_equal(early_synced(e, NODE, NOW), begun == (int)writes ? NOW : 0);
 	return begun;
 }
 
@@ -112,8 +113,28 @@ static void an_fsync_of_nothing_changes_nothing(void **state)
 
 	assert_int_equal(groups(e, 10, 1), 1);
 	for (int i = 0; i < 10; i++)
-		assert_false(early_synced(e, NODE));
+		assert_int_equal(early_synced(e, NODE, NOW), 0);
 	assert_int_equal(group(e, 1, 4096), 1);
+	free(e);
+}
+
+static void an_fsync_is_told_since_when_the_device_is_at_work(void **state)
+{
+	struct early *e = fresh();
+
+	assert_int_equal(groups(e, 10, 1), 1);
+	assert_true(early_written(e, NODE, 4096));
+	early_begun(e, NODE, 4000);
+	assert_int_equal(early_synced(e, NODE, NOW), 4000);
+	assert_true(early_written(e, NODE, 4096)); /* and nobody begins it */
+	assert_int_equal(early_synced(e, NODE, NOW), NOW);
+	assert_true(early_written(e, NODE, 4096));
+	early_begun(e, NODE, 4000);
+	assert_false(early_written(e, NODE, 4096)); /* more is written: what has begun is not all that it waits for */
+	assert_int_equal(early_synced(e, NODE, NOW), 0);
+	(void)early_written(e, NODE, 4096);
+	assert_int_equal(early_synced(e, NODE, NOW), 0);
+	assert_int_equal(groups(e, 5, 1), 1); /* nor was that left behind for the next one that is expected */
 	free(e);
 }
 
@@ -123,7 +144,7 @@ static void files_are_told_apart(void **state)
 
 	assert_int_equal(groups(e, 10, 1), 1);
 	assert_false(early_written(e, NODE + 1, 4096));
-	assert_false(early_synced(e, NODE + 1));
+	assert_int_equal(early_synced(e, NODE + 1, NOW), 0);
 	assert_int_equal(group(e, 1, 4096), 1);
 	free(e);
 }
@@ -138,6 +159,7 @@ int main(void)
 		cmocka_unit_test(a_habit_outlives_one_exception_and_not_two),
 		cmocka_unit_test(large_and_many_writes_are_no_log),
 		cmocka_unit_test(an_fsync_of_nothing_changes_nothing),
+		cmocka_unit_test(an_fsync_is_told_since_when_the_device_is_at_work),
 		cmocka_unit_test(files_are_told_apart),
 	};
 

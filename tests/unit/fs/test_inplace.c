@@ -163,6 +163,12 @@ static void not_while_anything_of_its_own_is_on_its_way(void **state)
 	core_done(c);
 }
 
+/* An fsync that its caller asked for right after the write. */
+static void ended(struct lane *l, uint64_t took_ns)
+{
+	inplace_synced(l, took_ns, took_ns);
+}
+
 static void an_fsync_is_made_where_it_was_short(void **state)
 {
 	struct core *c = core_over(*state);
@@ -172,14 +178,14 @@ static void an_fsync_is_made_where_it_was_short(void **state)
 	l->inplace.sync_ns = MS;
 	assert_false(inplace_sync(l)); /* not before it was seen */
 	for (n = 0; n < 100 && !inplace_sync(l); n++)
-		inplace_synced(l, 20000);
+		ended(l, 20000);
 	assert_true(n > 5 && n < 100);
 	(void)inplace_leave(l);
 	for (n = 0; n < 100; n++) { /* a volume's latency */
 		if (!inplace_sync(l))
 			break;
 		(void)inplace_leave(l);
-		inplace_synced(l, 500000);
+		ended(l, 500000);
 	}
 	assert_true(n < 3);
 	core_done(c);
@@ -231,17 +237,33 @@ static void a_device_is_quick_while_one_fsync_in_five_is(void **state)
 
 	assert_false(inplace_device_quick(l)); /* not before it was seen */
 	for (int i = 0; i < 4; i++)
-		inplace_synced(l, 40000);
+		ended(l, 40000);
 	assert_true(inplace_device_quick(l));
 	for (int i = 0; i < 1000; i++)
-		inplace_synced(l, i % 5 ? 3 * MS : 40000); /* the others waited for a CPU */
+		ended(l, i % 5 ? 3 * MS : 40000); /* the others waited for a CPU */
 	assert_true(inplace_device_quick(l));
 	for (int i = 0; i < 64; i++)
-		inplace_synced(l, 400000); /* a volume */
+		ended(l, 400000); /* a volume */
 	assert_false(inplace_device_quick(l));
 	for (int i = 0; i < 1000; i++)
-		inplace_synced(l, i % 20 ? 400000 : 5000); /* where a few find that all is there already */
+		ended(l, i % 20 ? 400000 : 5000); /* where a few find that all is there already */
 	assert_false(inplace_device_quick(l));
+	core_done(c);
+}
+
+static void callers_who_come_late_make_no_device_quick(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+
+	for (int i = 0; i < 1000; i++)
+		inplace_synced(l, 5000, 400000); /* it had ended by the time they came */
+	assert_false(inplace_device_quick(l));
+	for (int i = 0; i < 4; i++)
+		ended(l, 40000);
+	for (int i = 0; i < 1000; i++)
+		inplace_synced(l, 5000, 400000);
+	assert_true(inplace_device_quick(l)); /* nor slow */
 	core_done(c);
 }
 
@@ -256,6 +278,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(not_while_anything_of_its_own_is_on_its_way, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(an_fsync_is_made_where_it_was_short, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(a_device_is_quick_while_one_fsync_in_five_is, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(callers_who_come_late_make_no_device_quick, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(who_waited_has_the_next_ones_go_the_other_way_for_a_while, gate_fixture_up, gate_fixture_down),
 	};
 
