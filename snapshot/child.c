@@ -1,13 +1,12 @@
 /* snapshot/child.c - see child.h. The child uses async-signal-safe calls only (fork of a process with
  * threads). Called from the engine's thread. */
 #include "snapshot/child.h"
-#include "base/clock.h"
+#include "base/await.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -69,9 +68,10 @@ static int sync_all(const struct door *d, bool mounts)
 int child_sync(const struct door *d, bool mounts, uint64_t deadline_ns, const _Atomic int *abort_flag,
 	       struct snap_error *err)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
-	int status, r = 0;
+	const char *what = mounts ? "mount and backing" : "backing";
+	bool ended = false;
 	pid_t pid;
+	int r;
 
 	child_reap();
 	if (n_left == LEFT_MAX)
@@ -82,27 +82,10 @@ int child_sync(const struct door *d, bool mounts, uint64_t deadline_ns, const _A
 		return snap_error_set(err, -errno, "sync: fork: %s", strerror(errno));
 	if (pid == 0)
 		_exit(sync_all(d, mounts) & 255);
-	for (;;) {
-		pid_t got = waitpid(pid, &status, WNOHANG);
-
-		if (got == pid)
-			break;
-		if (got < 0 && errno != EINTR)
-			return snap_error_set(err, -errno, "sync: wait: %s", strerror(errno));
-		if (abort_flag && atomic_load(abort_flag))
-			r = -ECANCELED;
-		else if (clock_boot_ns() >= deadline_ns)
-			r = -ETIMEDOUT;
-		if (r < 0) {
-			(void)kill(pid, SIGKILL);
-			left[n_left++] = pid;
-			return snap_error_set(err, r, "sync of the %s: %s", mounts ? "mount and backing" : "backing",
-					      r == -ETIMEDOUT ? "not done in time" : "aborted");
-		}
-		(void)nanosleep(&pause, NULL);
-	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	r = WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
-	return snap_error_set(err, r, "sync of the %s: %s", mounts ? "mount and backing" : "backing", strerror(-r));
+	r = await_child(pid, deadline_ns, abort_flag, &ended);
+	if (ended)
+		return r == 0 ? 0 : snap_error_set(err, r, "sync of the %s: %s", what, strerror(-r));
+	(void)kill(pid, SIGKILL);
+	left[n_left++] = pid;
+	return snap_error_set(err, r, "sync of the %s: %s", what, r == -ETIMEDOUT ? "not done in time" : "aborted");
 }

@@ -8,6 +8,7 @@
  * Errors:    -errno with the sentence: -EPERM the daemon refused; -ETIMEDOUT it is not done, or the daemon does not answer;
  *            -ESTALE the fence does not stand. */
 #include "snapshot/cutover/tool.h"
+#include "base/await.h"
 #include "base/clock.h"
 #include "base/fault.h"
 
@@ -75,20 +76,6 @@ static int take_all(int fd, uint64_t end, struct vbuf *out)
 	return n < 0 ? -errno : 0;
 }
 
-static int await_end(pid_t pid, uint64_t end, bool *ended)
-{
-	const struct timespec pause = { .tv_nsec = 50000 };
-	int status = 0;
-	pid_t got;
-
-	while ((got = waitpid(pid, &status, WNOHANG)) == 0 && clock_boot_ns() < end)
-		(void)nanosleep(&pause, NULL);
-	*ended = got == pid;
-	if (!*ended)
-		return got < 0 ? -errno : -ETIMEDOUT;
-	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
-}
-
 /* Writes the line, or reads the file ("") into out. */
 static int transfer(const struct side *s, const char *name, const char *line, uint32_t max_ms, struct vbuf *out)
 {
@@ -116,7 +103,7 @@ static int transfer(const struct side *s, const char *name, const char *line, ui
 	(void)close(p[1]);
 	r = r < 0 ? r : take_all(p[0], end, out);
 	(void)close(p[0]);
-	r = r < 0 ? r : await_end(pid, end, &ended);
+	r = r < 0 ? r : await_child(pid, end, NULL, &ended);
 	if (pid > 0 && !ended) {
 		(void)kill(pid, SIGKILL);
 		*left = pid;

@@ -1,15 +1,21 @@
-/* tests/unit/test_base.c - the text buffer and the operator's error. */
+/* tests/unit/test_base.c - the text buffer, the operator's error, and waiting for a child. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/await.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/vbuf.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void the_deepest_layer_speaks_first(void **state)
 {
@@ -71,6 +77,81 @@ static void json_always_parses(void **state)
 	vbuf_free(&b);
 }
 
+/* A child that exits with `code`, or sleeps (-1). */
+static pid_t child(int code)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (code < 0)
+			(void)pause();
+		_exit(code);
+	}
+	assert_true(pid > 0);
+	return pid;
+}
+
+static int waited(pid_t pid, uint64_t ms, const _Atomic int *stop, bool *ended)
+{
+	return await_child(pid, clock_boot_ns() + ms * NS_PER_MS, stop, ended);
+}
+
+static void killed(pid_t pid)
+{
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void a_childs_end_is_its_errno(void **state)
+{
+	bool ended = false;
+	pid_t pid;
+
+	assert_int_equal(waited(child(0), 10000, NULL, &ended), 0);
+	assert_true(ended);
+	ended = false;
+	assert_int_equal(waited(child(ETIMEDOUT), 10000, NULL, &ended), -ETIMEDOUT);
+	assert_true(ended); /* its own */
+	pid = child(-1);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	ended = false;
+	assert_int_equal(waited(pid, 10000, NULL, &ended), -EIO);
+	assert_true(ended);
+	assert_int_equal(waited(pid, 10000, NULL, &ended), -ECHILD);
+	assert_true(ended); /* not to be killed: it may be anybody by now */
+}
+
+static void a_child_that_goes_on_is_the_callers(void **state)
+{
+	_Atomic int stop = 0;
+	pid_t pid = child(-1);
+	bool ended = true;
+
+	assert_int_equal(waited(pid, 20, &stop, &ended), -ETIMEDOUT);
+	assert_false(ended);
+	assert_int_equal(waited(pid, 0, NULL, &ended), -ETIMEDOUT);
+	stop = 1;
+	ended = true;
+	assert_int_equal(waited(pid, 10000, &stop, &ended), -ECANCELED);
+	assert_false(ended);
+	killed(pid);
+}
+
+/* A process with no descriptor to spare waits all the same. */
+static void without_a_descriptor_it_looks(void **state)
+{
+	struct rlimit before, none;
+	pid_t pid = child(ENOSPC);
+	bool ended = false;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = (struct rlimit){ .rlim_max = before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(waited(pid, 10000, NULL, &ended), -ENOSPC);
+	assert_true(ended);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -79,6 +160,9 @@ int main(void)
 		cmocka_unit_test(text_grows_past_every_step),
 		cmocka_unit_test(the_first_error_sticks),
 		cmocka_unit_test(json_always_parses),
+		cmocka_unit_test(a_childs_end_is_its_errno),
+		cmocka_unit_test(a_child_that_goes_on_is_the_callers),
+		cmocka_unit_test(without_a_descriptor_it_looks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
