@@ -30,6 +30,12 @@ static uint16_t packed(struct guess g)
 	return (uint16_t)(g.writes | g.before << 4 | g.score << 8);
 }
 
+/* Is it the group's last write? Of the large groups all are alike here, and none's. */
+static bool expected(struct guess g)
+{
+	return g.score >= SURE && g.writes == g.before && g.writes <= WRITES_MAX;
+}
+
 bool early_written(struct early *e, uint64_t node, uint32_t size)
 {
 	_Atomic uint16_t *at = &e->slot[node % EARLY_SLOTS];
@@ -40,7 +46,7 @@ bool early_written(struct early *e, uint64_t node, uint32_t size)
 	else
 		g.writes++;
 	atomic_store_explicit(at, packed(g), memory_order_relaxed);
-	return g.score >= SURE && g.writes == g.before;
+	return expected(g);
 }
 
 void early_begun(struct early *e, uint64_t node, uint64_t now_ns)
@@ -62,7 +68,7 @@ uint64_t early_synced(struct early *e, uint64_t node, uint64_t now_ns)
 {
 	_Atomic uint16_t *at = &e->slot[node % EARLY_SLOTS];
 	struct guess g = guess_of(atomic_load_explicit(at, memory_order_relaxed));
-	bool expected = g.score >= SURE && g.writes == g.before;
+	bool sure = expected(g);
 	uint64_t begun_ns = take_begun(e, node);
 
 	if (!g.writes)
@@ -74,5 +80,5 @@ uint64_t early_synced(struct early *e, uint64_t node, uint64_t now_ns)
 	g.before = g.writes;
 	g.writes = 0;
 	atomic_store_explicit(at, packed(g), memory_order_relaxed);
-	return !expected ? 0 : begun_ns ? begun_ns : now_ns;
+	return !sure ? 0 : begun_ns ? begun_ns : now_ns;
 }

@@ -104,6 +104,12 @@ static void large_and_many_writes_are_no_log(void **state)
 	assert_int_equal(groups(e, 50, 8), 0);
 	assert_int_equal(groups(e, 50, 100), 0);
 	assert_int_equal(groups(e, 5, 7), 7);
+	assert_int_equal(groups(e, 20, 1), 1); /* a log with a habit, and then two large transactions */
+	assert_int_equal(group(e, 100, 4096), 1); /* the first write of the first one looks like its usual */
+	assert_int_equal(group(e, 100, 4096), 0);
+	assert_int_equal(groups(e, 20, 1), 1);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(group(e, 1, 1u << 20), 0);
 	free(e);
 }
 
