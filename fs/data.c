@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define PAGE 4096u
 #define AT_ONCE_MAX 65536u
 /* Requests at the backing. With more the device has enough to do, and there may be no room for one more in its queue, which
  * the call that begins writeback would wait for. */
@@ -46,11 +47,19 @@ static struct io_uring_sqe *data_sqe(struct lane *l, struct rq *r)
 	return s;
 }
 
+static void submit_read(struct lane *l, struct rq *r)
+{
+	const struct fuse_read_in *in = rq_args(r);
+	struct io_uring_sqe *s = data_sqe(l, r);
+
+	io_uring_prep_read(s, r->fd, r->buf + SLOT_PAYLOAD + r->done_b, in->size - (uint32_t)r->done_b, in->offset + r->done_b);
+	io_uring_sqe_set_data(s, r);
+}
+
 static void start_read(struct lane *l, struct rq *r)
 {
 	const struct fuse_read_in *in = rq_args(r);
 	struct ofile *f = ofile_at(l->core->nodes, in->fh);
-	struct io_uring_sqe *s;
 
 	if (!f || in->size > PROTO_MAX_PAYLOAD) {
 		rq_reply_err(r, f ? EINVAL : EBADF, l->idx);
@@ -62,9 +71,7 @@ static void start_read(struct lane *l, struct rq *r)
 		return;
 	}
 	count_add(&l->n_read, 1);
-	s = data_sqe(l, r);
-	io_uring_prep_read(s, r->fd, r->buf + SLOT_PAYLOAD, in->size, in->offset);
-	io_uring_sqe_set_data(s, r);
+	submit_read(l, r);
 }
 
 /* pwritev2(RWF_DSYNC) on a file that was opened without O_DSYNC shows in the request's flags only. */
@@ -322,6 +329,29 @@ void data_start(struct lane *l, struct rq *r)
 	}
 }
 
+/* Is it the end of the file, or was there an error behind what was read? To the page cache a short answer is the end, which it
+ * then believes for as long as it believes the size; a process asks again itself, as natively. Most ends need no second look,
+ * as they lie within a page. */
+static bool may_have_failed(const struct fuse_read_in *in, const struct rq *r)
+{
+	return r->done_b < in->size && (in->offset + r->done_b) % PAGE == 0 && !(in->read_flags & FUSE_READ_LOCKOWNER);
+}
+
+static void complete_read(struct lane *l, struct rq *r, int res)
+{
+	if (res < 0) { /* the page cache then asks for each page */
+		rq_reply_err(r, res, l->idx);
+		return;
+	}
+	r->done_b += (unsigned)res;
+	if (res > 0 && may_have_failed(rq_args(r), r)) {
+		submit_read(l, r);
+		return;
+	}
+	count_add(&l->core->opstat[l->idx].read_b, r->done_b);
+	rq_reply_payload(r, (size_t)r->done_b, l->idx);
+}
+
 /* A write that the backing took in part goes on: writeback of mapped pages has nobody who would. */
 static void complete_write(struct lane *l, struct rq *r, int res)
 {
@@ -371,12 +401,7 @@ void data_complete(struct lane *l, struct rq *r, int res)
 {
 	switch (r->opcode) {
 	case FUSE_READ:
-		if (res < 0)
-			rq_reply_err(r, res, l->idx);
-		else {
-			count_add(&l->core->opstat[l->idx].read_b, (uint64_t)res);
-			rq_reply_payload(r, (size_t)res, l->idx);
-		}
+		complete_read(l, r, res);
 		break;
 	case FUSE_WRITE:
 		complete_write(l, r, res);

@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -167,6 +168,41 @@ def test_input_output_errors_reach_the_caller(make_place, kind):
             lambda: os.mkdir(d / "dir"))])
         os.close(fd)
     assert got[0] == got[1] and got[0][1] in ("EIO", "EROFS"), got
+
+
+def read_until_it_ends(path):
+    """How many bytes, and how it ended."""
+    done, fd = 0, os.open(path, os.O_RDONLY)
+    try:
+        while more := os.pread(fd, 1 << 20, done):
+            done += len(more)
+        return done, "end"
+    except OSError as e:
+        return done, errno.errorcode[e.errno]
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_a_bad_block_in_the_middle_is_no_end_of_the_file(make_place, kind):
+    """The kernel reads ahead in large pieces: what is good of one is read, and then there is an error, as natively. A short
+    answer would be the end of the file to it, from then on."""
+    m = make_place(kind)
+    back, size = m.back / "f", 1 << 20
+    m.close()
+    back.write_bytes(b"g" * size)
+    m.start()  # nobody has written to it through this mount: reads are the page cache's
+    remounted(m.scratch, "ro")
+    [[first, _]] = re.findall(r"^ +0: +0\.\. +\d+: +(\d+)\.\. +(\d+):", run("filefrag", "-e", "-b4096", back), re.M)
+    good = (size // 2) + (64 << 10)
+    os.truncate(m.scratch.image, int(first) * 4096 + good)  # the device has nothing there any more
+    got = []
+    for path in (back, m.mnt / "f"):
+        with open(back, "rb") as f:
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        got.append(read_until_it_ends(path))
+    assert [end for _, end in got] == ["EIO", "EIO"] and all(size // 2 <= n <= good for n, _ in got), got
+    assert (m.mnt / "f").stat().st_size == size
 
 
 def test_the_limits_of_the_daemon_bind_nobody(make_place):
