@@ -40,6 +40,7 @@
 #define OPSTAT_TIMER (MAX_LANES + MAX_WORKERS) /* the gate timer's place among the lanes and workers */
 #define OPSTAT_THREADS (OPSTAT_TIMER + 1)
 /* Workers that stay free for operations that modify nothing: a frozen or full filesystem must not stop lookups. */
+#define MODIFY_FIRST 4u
 #define FLOW_WORKERS 4u
 /* fallocate in one piece of this size: the gate is entered anew for each, so that a huge range cannot
  * outlast the drain. */

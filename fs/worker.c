@@ -2,7 +2,8 @@
  * Owns:      the worker threads and their queue.
  * Called by: lanes, to push; libfuse's handlers run here, and answer before they return.
  * Threads:   up to MAX_WORKERS; FLOW_WORKERS of them never take a modifying operation, so that a backing
- *            that blocks writers does not stop lookups and reads of directories.
+ *            that blocks writers does not stop lookups and reads of directories. Nor do those hold back what modifies,
+ *            which a gate that closes waits for: MODIFY_FIRST of it go before them.
  * Blocks:    the workers do, in system calls on the backing; workers_push never. */
 #include "fs/oplog.h"
 
@@ -174,38 +175,43 @@ void worker_prepare(void)
 	}
 }
 
+/* The queue to serve next, or NULL. Under the lock. */
+static struct queue *next_queue(struct worker_pool *p)
+{
+	bool flow = p->flow.head != NULL;
+
+	if (p->modify.head && p->modifying < (flow ? MODIFY_FIRST : p->max_modifying))
+		return &p->modify;
+	return flow ? &p->flow : NULL;
+}
+
 static void *worker_run(void *arg)
 {
 	const struct worker_arg *a = arg;
 	struct worker_pool *p = a->p;
 	struct op_rec *rec = oplog_take(p->core->oplog);
+	struct queue *q;
 	struct rq *r;
-	bool modify;
 
 	(void)pthread_setname_np(pthread_self(), "worker");
 	worker_prepare();
 	(void)pthread_mutex_lock(&p->lock);
 	for (;;) {
-		if (p->flow.head) {
-			r = queue_get(&p->flow);
-			modify = false;
-		} else if (p->modify.head && p->modifying < p->max_modifying) {
-			r = queue_get(&p->modify);
-			modify = true;
-			p->modifying++;
-		} else if (p->stopping) {
+		q = next_queue(p);
+		if (!q && p->stopping)
 			break;
-		} else {
+		if (!q) {
 			p->sleeping++;
 			(void)pthread_cond_wait(&p->work, &p->lock);
 			p->sleeping--;
 			continue;
 		}
+		r = queue_get(q);
+		p->modifying += q == &p->modify;
 		(void)pthread_mutex_unlock(&p->lock);
 		worker_serve(p->core, r, rec, a->gate_lane);
 		(void)pthread_mutex_lock(&p->lock);
-		if (modify)
-			p->modifying--;
+		p->modifying -= q == &p->modify;
 	}
 	(void)pthread_mutex_unlock(&p->lock);
 	return NULL;
