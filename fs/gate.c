@@ -32,6 +32,12 @@ struct gate_lane {
 	_Alignas(64) _Atomic uint64_t left;
 };
 
+/* Each connection numbers its own. */
+struct request {
+	uint64_t unique;
+	uint32_t conn;
+};
+
 struct gate {
 	struct gate_lane lanes[GATE_MAX_LANES];
 	_Alignas(64) _Atomic uint32_t state; /* enum gate_state; changed under lock only */
@@ -48,7 +54,7 @@ struct gate {
 	uint64_t gen, deadline_ns;
 	struct gate_node *head, **tail;
 	uint64_t parked, parked_peak, parked_total, interrupted, by_deadline;
-	uint64_t early[EARLY_MAX];
+	struct request early[EARLY_MAX];
 	unsigned n_early, early_next;
 	bool stopping, timer_runs;
 	pthread_t timer;
@@ -176,12 +182,17 @@ bool gate_full(const struct gate *g)
 	return atomic_load_explicit(&g->parked_bytes, memory_order_relaxed) > g->budget_b;
 }
 
-/* Was an interrupt for `unique` seen before it was parked? Forgets it. Caller holds the lock. */
-static bool early_take(struct gate *g, uint64_t unique)
+static bool is_request(const struct gate_node *n, struct request r)
+{
+	return n->unique == r.unique && n->conn == r.conn;
+}
+
+/* Was an interrupt for it seen before it was parked? Forgets it. Caller holds the lock. */
+static bool early_take(struct gate *g, const struct gate_node *n)
 {
 	for (unsigned i = 0; i < g->n_early; i++)
-		if (g->early[i] == unique) {
-			g->early[i] = 0;
+		if (is_request(n, g->early[i])) {
+			g->early[i] = (struct request){ 0 };
 			return true;
 		}
 	return false;
@@ -199,7 +210,7 @@ bool gate_park(struct gate *g, struct gate_node *n, enum gate_class class)
 	if (held) {
 		n->next = NULL;
 		n->looked_at = false;
-		n->interrupted = g->n_early && early_take(g, n->unique);
+		n->interrupted = g->n_early && early_take(g, n);
 		g->interrupted += n->interrupted;
 		*g->tail = n;
 		g->tail = &n->next;
@@ -212,14 +223,15 @@ bool gate_park(struct gate *g, struct gate_node *n, enum gate_class class)
 	return held;
 }
 
-void gate_interrupt(struct gate *g, uint64_t unique)
+void gate_interrupt(struct gate *g, uint32_t conn, uint64_t unique)
 {
+	const struct request r = { unique, conn };
 	struct gate_node *n;
 
 	if (gate_is_open(g) && !gate_frozen(g))
 		return; /* nothing is parked, and what is in flight ends by itself */
 	(void)pthread_mutex_lock(&g->lock);
-	for (n = g->head; n && n->unique != unique; n = n->next)
+	for (n = g->head; n && !is_request(n, r); n = n->next)
 		;
 	if (n && !n->interrupted) {
 		n->interrupted = true;
@@ -227,7 +239,7 @@ void gate_interrupt(struct gate *g, uint64_t unique)
 		(void)pthread_cond_signal(&g->tick);
 	} else if (!n) {
 		/* another thread may be about to park it */
-		g->early[g->early_next] = unique;
+		g->early[g->early_next] = r;
 		g->early_next = (g->early_next + 1) % EARLY_MAX;
 		if (g->n_early < EARLY_MAX)
 			g->n_early++;
@@ -367,13 +379,13 @@ void gate_get_status(struct gate *g, struct gate_status *out)
 
 /* ---- the gate timer ---- */
 
-/* Take the parked request `unique` off the list. Caller holds the lock. */
-static struct gate_node *parked_take(struct gate *g, uint64_t unique)
+/* Take the parked request off the list. Caller holds the lock. */
+static struct gate_node *parked_take(struct gate *g, struct request r)
 {
 	for (struct gate_node **p = &g->head; *p; p = &(*p)->next) {
 		struct gate_node *n = *p;
 
-		if (n->unique != unique)
+		if (!is_request(n, r))
 			continue;
 		*p = n->next;
 		if (!n->next)
@@ -392,7 +404,7 @@ static struct gate_node *parked_take(struct gate *g, uint64_t unique)
 static void reap_killed(struct gate *g)
 {
 	struct {
-		uint64_t unique;
+		struct request r;
 		uint32_t pid;
 	} seen[KILL_BATCH];
 	unsigned n_seen = 0;
@@ -400,7 +412,7 @@ static void reap_killed(struct gate *g)
 
 	for (n = g->head; n && n_seen < KILL_BATCH; n = n->next)
 		if (n->interrupted && !n->looked_at) {
-			seen[n_seen].unique = n->unique;
+			seen[n_seen].r = (struct request){ n->unique, n->conn };
 			seen[n_seen++].pid = n->pid;
 			n->looked_at = true;
 		}
@@ -411,7 +423,7 @@ static void reap_killed(struct gate *g)
 		if (procsig_of(seen[i].pid) != PROCSIG_DIES)
 			continue;
 		(void)pthread_mutex_lock(&g->lock);
-		n = parked_take(g, seen[i].unique);
+		n = parked_take(g, seen[i].r);
 		(void)pthread_mutex_unlock(&g->lock);
 		if (n)
 			g->hooks.kill(g->hooks.arg, n);

@@ -31,7 +31,8 @@ enum gate_class {
 /* A parked request, embedded in the transport's request slot. */
 struct gate_node {
 	struct gate_node *next;
-	uint64_t unique; /* FUSE request */
+	uint64_t unique; /* FUSE request, of its connection */
+	uint32_t conn; /* number of the connection */
 	uint32_t pid; /* caller's thread id, for the SIGKILL test */
 	uint32_t bytes; /* payload, for the budget */
 	bool interrupted; /* FUSE_INTERRUPT came for it */
@@ -75,8 +76,8 @@ bool gate_frozen(const struct gate *g);
 void gate_set_frozen(struct gate *g, bool frozen); /* GATE_SYNC is held while true; ends at opening */
 bool gate_is_open(const struct gate *g);
 bool gate_full(const struct gate *g); /* the payload budget is used up: fetch no more requests */
-/* FUSE_INTERRUPT for `unique`. Remembered for a while when it is not parked yet. */
-void gate_interrupt(struct gate *g, uint64_t unique);
+/* FUSE_INTERRUPT for `unique` of connection `conn`. Remembered for a while when it is not parked yet. */
+void gate_interrupt(struct gate *g, uint32_t conn, uint64_t unique);
 /* As in door_ops (base/door.h). */
 int gate_close(struct gate *g, uint32_t drain_ms, uint32_t hold_ms, const _Atomic int *abort_flag, struct gate_ticket *t);
 uint32_t gate_left_ms(struct gate *g, const struct gate_ticket *t);

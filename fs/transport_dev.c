@@ -152,7 +152,7 @@ static bool no_reply(struct lane *l, struct rq *r)
 		for (uint32_t i = 0; i < b->count; i++)
 			do_forget(l, r->m->idx, one[i].nodeid, one[i].nlookup, i + 1);
 	} else if (r->opcode == FUSE_INTERRUPT) {
-		gate_interrupt(l->core->gate, ((const struct fuse_interrupt_in *)rq_args(r))->unique);
+		gate_interrupt(l->core->gate, r->m->idx, ((const struct fuse_interrupt_in *)rq_args(r))->unique);
 	} else {
 		atomic_store_explicit(&l->rec->slot, 0, memory_order_release);
 		return false;
@@ -182,6 +182,7 @@ static bool admit(struct lane *l, struct rq *r)
 			return true;
 		}
 		r->gn.unique = rq_head(r)->unique;
+		r->gn.conn = r->m->idx;
 		r->gn.pid = rq_head(r)->pid;
 		r->gn.bytes = r->len;
 		if (gate_park(g, &r->gn, class))

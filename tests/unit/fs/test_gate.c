@@ -94,7 +94,7 @@ static void the_payload_budget_counts_what_is_parked(void **state)
 	assert_false(gate_full(f->g));
 	assert_true(gate_park(f->g, &n[1], GATE_MODIFY));
 	assert_true(gate_full(f->g));
-	gate_interrupt(f->g, 2);
+	gate_interrupt(f->g, 0, 2);
 	assert_true(SOON(!gate_full(f->g))); /* the killed one gives its byte back */
 	assert_true(gate_park(f->g, &n[2], GATE_MODIFY));
 	assert_int_equal(gate_fixture_status(f).parked_bytes, BUDGET_B + 5);
@@ -364,7 +364,7 @@ static void only_callers_that_are_being_killed_are_let_go(void **state)
 		assert_true(gate_park(f->g, &n[i], GATE_MODIFY));
 	}
 	for (unsigned i = 0; i < 5; i++) /* not the last: its signal came without an interrupt yet */
-		gate_interrupt(f->g, 10 + i);
+		gate_interrupt(f->g, 0, 10 + i);
 	assert_true(SOON(gate_fixture_killed(f) == 3));
 	assert_int_equal(gate_fixture_status(f).parked, 3);
 	assert_int_equal(gate_fixture_back(f), 0);
@@ -389,7 +389,7 @@ static void a_killed_caller_is_found_behind_many_who_survive(void **state)
 	for (unsigned i = 0; i < 201; i++) {
 		n[i] = (struct gate_node){ .unique = i + 1, .pid = i < 200 ? PID_SURVIVES : PID_GONE };
 		assert_true(gate_park(f->g, &n[i], GATE_MODIFY));
-		gate_interrupt(f->g, i + 1);
+		gate_interrupt(f->g, 0, i + 1);
 	}
 	assert_true(SOON(gate_fixture_killed(f) == 1));
 	assert_ptr_equal(f->killed[0], &n[200]);
@@ -406,7 +406,7 @@ static void an_interrupt_that_came_before_its_request_was_parked_counts(void **s
 	struct gate_ticket t;
 
 	close_now(f, &t);
-	gate_interrupt(f->g, 5);
+	gate_interrupt(f->g, 0, 5);
 	assert_true(gate_park(f->g, &n, GATE_MODIFY));
 	assert_true(SOON(gate_fixture_killed(f) == 1));
 	assert_int_equal(gate_open(f->g, &t), 0);
@@ -420,14 +420,14 @@ static void an_early_interrupt_is_forgotten_at_opening(void **state)
 	struct gate_node old = { .unique = 5, .pid = PID_KILLED }, fence = { .unique = 6, .pid = PID_KILLED };
 	struct gate_ticket t;
 
-	gate_interrupt(f->g, 5); /* the gate is open: whatever it was for is on its way */
+	gate_interrupt(f->g, 0, 5); /* the gate is open: whatever it was for is on its way */
 	close_now(f, &t);
-	gate_interrupt(f->g, 5);
+	gate_interrupt(f->g, 0, 5);
 	assert_int_equal(gate_open(f->g, &t), 0);
 	close_now(f, &t);
 	assert_true(gate_park(f->g, &old, GATE_MODIFY));
 	assert_true(gate_park(f->g, &fence, GATE_MODIFY));
-	gate_interrupt(f->g, 6);
+	gate_interrupt(f->g, 0, 6);
 	assert_true(SOON(gate_fixture_killed(f) == 1));
 	assert_ptr_equal(f->killed[0], &fence);
 	assert_int_equal(gate_open(f->g, &t), 0);
@@ -442,12 +442,33 @@ static void early_interrupts_beyond_the_memory_push_out_the_oldest(void **state)
 
 	close_now(f, &t);
 	for (uint64_t u = 1; u <= 257; u++)
-		gate_interrupt(f->g, u);
+		gate_interrupt(f->g, 0, u);
 	assert_true(gate_park(f->g, &oldest, GATE_MODIFY));
 	assert_true(gate_park(f->g, &newest, GATE_MODIFY));
 	assert_true(SOON(gate_fixture_killed(f) == 1));
 	assert_ptr_equal(f->killed[0], &newest);
 	assert_int_equal(gate_open(f->g, &t), 0);
+}
+
+/* Each connection counts its requests itself: two of the same number wait here, and one's caller is being killed. */
+static void an_interrupt_is_of_its_own_connection(void **state)
+{
+	struct gate_fixture *f = *state;
+	struct gate_node other = { .unique = 5, .conn = 0, .pid = PID_KILLED }, its = { .unique = 5, .conn = 1, .pid = PID_KILLED };
+	struct gate_node late = { .unique = 6, .conn = 1, .pid = PID_KILLED };
+	struct gate_ticket t;
+
+	close_now(f, &t);
+	assert_true(gate_park(f->g, &other, GATE_MODIFY));
+	assert_true(gate_park(f->g, &its, GATE_MODIFY));
+	gate_interrupt(f->g, 1, 5);
+	assert_true(SOON(gate_fixture_killed(f) == 1));
+	assert_ptr_equal(f->killed[0], &its);
+	gate_interrupt(f->g, 0, 6); /* before its request comes */
+	assert_true(gate_park(f->g, &late, GATE_MODIFY));
+	assert_int_equal(gate_open(f->g, &t), 0);
+	assert_int_equal(gate_fixture_killed(f), 1);
+	assert_int_equal(gate_fixture_back(f), 2);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, gate_fixture_up, gate_fixture_down)
@@ -478,6 +499,7 @@ int main(void)
 		TEST(an_interrupt_that_came_before_its_request_was_parked_counts),
 		TEST(an_early_interrupt_is_forgotten_at_opening),
 		TEST(early_interrupts_beyond_the_memory_push_out_the_oldest),
+		TEST(an_interrupt_is_of_its_own_connection),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
