@@ -88,6 +88,17 @@ static void as_caller(struct lane *l, struct rq *r, struct io_uring_sqe *s, bool
 		s->personality = l->nobody;
 }
 
+/* Is it a copy that is then written through? A mapping's pages bring no flags, but their file's descriptor has its own. */
+static bool waits_for_device(struct lane *l, const struct fuse_write_in *in)
+{
+	const struct ofile *f;
+
+	if (!(in->write_flags & FUSE_WRITE_CACHE))
+		return rwf_of(in->flags) && !(in->flags & O_DIRECT);
+	f = ofile_at(l->core->nodes, in->fh);
+	return f && rwf_of(f->flags);
+}
+
 static struct io_uring_sqe *submit_write(struct lane *l, struct rq *r)
 {
 	const struct fuse_write_in *in = rq_args(r);
@@ -96,8 +107,8 @@ static struct io_uring_sqe *submit_write(struct lane *l, struct rq *r)
 	io_uring_prep_write(s, r->fd, r->buf + SLOT_PAYLOAD + r->done_b,
 			    in->size - (uint32_t)r->done_b, in->offset + r->done_b);
 	s->rw_flags = rwf_of(in->flags);
-	if (s->rw_flags && !(in->flags & O_DIRECT))
-		s->flags |= IOSQE_ASYNC; /* or the ring would wait for the device here: it tries the copy at once, and syncs after it */
+	if (waits_for_device(l, in))
+		s->flags |= IOSQE_ASYNC; /* or the ring would wait here: it tries the copy at once, and syncs after it */
 	as_caller(l, r, s, in->write_flags & FUSE_WRITE_CACHE);
 	io_uring_sqe_set_data(s, r);
 	return s;
@@ -306,7 +317,7 @@ static void start_falloc(struct lane *l, struct rq *r)
 		rq_reply_err(r, EBADF, l->idx);
 		return;
 	}
-	count_add(&l->n_falloc, 1);
+	count_add(&l->n_falloc, r->done_b == 0);
 	atomic_fetch_add_explicit(&n->writes, 1, memory_order_relaxed);
 	submit_falloc(l, r);
 }

@@ -2,6 +2,8 @@
 other requests: which way they went, that it costs the device nothing, and that no error is lost by it."""
 
 import contextlib
+import ctypes
+import itertools
 import mmap
 import os
 import pathlib
@@ -17,6 +19,7 @@ from stillfs import BUILD, Mount, Scratch, errno_of, process_state, run, wait_fo
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "bench" / "lib"))
 
 BLOCK = b"w" * 4096
+MSYNC = ctypes.CDLL(None).msync
 
 
 def counter(m, name):
@@ -90,6 +93,17 @@ def spare_cpu(m, is_there):
 
 
 @contextlib.contextmanager
+def volume_mount(tmp_path, monkeypatch, options=""):
+    """A mount over a volume with a latency of 400 us."""
+    monkeypatch.setenv("STILLFS_BENCH_TMP", str(tmp_path))
+    import views
+    from device import Volume
+    with Volume(BUILD, "lat400", size_mb=512) as volume, views.opened(volume, ["mount"], options) as got:
+        volume.arm()
+        yield got["mount"].mount
+
+
+@contextlib.contextmanager
 def busy_cpus():
     """Every CPU has more to do than it can."""
     busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(2 * os.cpu_count())]
@@ -121,12 +135,7 @@ def test_a_logs_writeback_begins_with_its_write(make_mount, way):
 
 def test_on_a_volume_nothing_begins_early_while_no_cpu_is_idle(tmp_path, monkeypatch):
     """It would make group commits smaller and more, for CPU that somebody waits for. The volume's latency is 400 us."""
-    monkeypatch.setenv("STILLFS_BENCH_TMP", str(tmp_path))
-    import views
-    from device import Volume
-    with Volume(BUILD, "lat400", size_mb=512) as volume, views.opened(volume, ["mount"]) as got:
-        mount = got["mount"].mount
-        volume.arm()
+    with volume_mount(tmp_path, monkeypatch) as mount:
         laid_out(mount.mnt / "log")
         log_some(mount.mnt / "log", 20)
         spare_cpu(mount, "yes")
@@ -304,35 +313,47 @@ def test_a_frozen_pair_holds_back_no_other_pairs_logs(scratch):
         assert not held_back
 
 
-def test_what_is_written_through_waits_on_a_worker(make_mount):
-    """O_DSYNC: the write waits for the device, which a lane must not do. The ring itself would let it (seen on Linux 6.18)."""
-    m = make_mount(threads=1)  # no call in place
-    stop, waits = threading.Event(), {"lane": 0, "worker": 0}
-    laid_out(m.mnt / "through", 64)
+def waiting_threads(daemon):
+    """What is in state D of its lanes and of the ring's workers, one word each."""
+    for task in pathlib.Path(f"/proc/{daemon}/task").iterdir():
+        name = ""
+        with contextlib.suppress(OSError):  # a worker that has gone
+            name = (task / "comm").read_text()
+        kind = "lane" if name.startswith("lane-") else "worker" if name.startswith("iou-wrk") else None
+        if kind and process_state(f"{daemon}/task/{task.name}") == "D":
+            yield kind
 
-    def write():
-        with opened(m.mnt / "through", os.O_WRONLY | os.O_DSYNC) as fd:
-            while not stop.is_set():
+
+def write_through(path, by, stop):
+    with opened(path, os.O_RDWR | os.O_DSYNC) as fd, mmap.mmap(fd, 4096) as pages:
+        for i in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+            if by == "write":
                 os.pwrite(fd, BLOCK, 0)
+            else:
+                pages[0] = i % 256
+                MSYNC(ctypes.byref(ctypes.c_char.from_buffer(pages)), 4096, 4)  # MS_SYNC; mmap's own would stop our other threads
 
-    def look():
-        for task in pathlib.Path(f"/proc/{m.daemon}/task").iterdir():
-            name = ""
-            with contextlib.suppress(OSError):  # a worker that has gone
-                name = (task / "comm").read_text()
-            kind = "lane" if name.startswith("lane-") else "worker" if name.startswith("iou-wrk") else None
-            if kind and process_state(f"{m.daemon}/task/{task.name}") == "D":
+
+@pytest.mark.parametrize("by", ["write", "mapping"])
+def test_what_is_written_through_waits_on_a_worker(tmp_path, monkeypatch, by):
+    """O_DSYNC: the write waits for the device, which a lane must not do. The ring itself would let it (seen on Linux 6.18)."""
+    with volume_mount(tmp_path, monkeypatch, "threads=1") as m:  # no call in place
+        stop, waits = threading.Event(), {"lane": 0, "worker": 0}
+        laid_out(m.mnt / "through", 64)
+
+        def look():
+            for kind in waiting_threads(m.daemon):
                 waits[kind] += 1
-        return sum(waits.values()) >= 40
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        wait_for("waits for the device", look)
-    finally:
-        stop.set()
-        writer.join()
-    assert counter(m, "inplace_calls") == 0
-    assert waits["lane"] <= 4, waits
+            return sum(waits.values()) >= 40
+        writer = threading.Thread(target=write_through, args=(m.mnt / "through", by, stop))
+        writer.start()
+        try:
+            wait_for("waits for the device", look)
+        finally:
+            stop.set()
+            writer.join()
+        assert counter(m, "inplace_calls") == 0
+        assert waits["lane"] <= 4, waits
 
 
 def test_a_write_that_stalls_holds_back_nobody_else(mount):
