@@ -90,16 +90,22 @@ static void on_done(void *arg, int result, const struct snap_error *err)
 		ctl_op_end(op);
 }
 
+/* A signal that came before the slot was complete. Caller holds the lock. */
+static void wake_interrupted(struct slot *s)
+{
+	if (s->interrupted) {
+		s->c->cancel_due = true;
+		(void)pthread_cond_signal(&s->c->work);
+	}
+}
+
 /* The engine has taken it under `id`: pass an interrupt on that came meanwhile. */
 static void slot_known(struct slot *s, fuse_req_t req, uint64_t id)
 {
 	(void)pthread_mutex_lock(&s->c->lock);
 	if (s->req == req) { /* not answered yet */
 		s->id = id;
-		if (s->interrupted) {
-			s->c->cancel_due = true;
-			(void)pthread_cond_signal(&s->c->work);
-		}
+		wake_interrupted(s);
 	}
 	(void)pthread_mutex_unlock(&s->c->lock);
 }
@@ -218,7 +224,8 @@ void ctl_wait_events(struct ctl *c, fuse_req_t req, uint64_t off, size_t size, b
 	(void)pthread_mutex_lock(&c->lock);
 	s->off = off;
 	s->seen = seen;
-	s->size = size; /* complete now: events_wake may take it */
+	s->size = size; /* complete now: events_wake and the helper may take it */
+	wake_interrupted(s);
 	(void)pthread_mutex_unlock(&c->lock);
 	ctl_events_wake(c); /* one may have come between the look and the slot */
 }
@@ -321,8 +328,8 @@ static bool do_interrupts(struct ctl *c)
 	for (unsigned i = 0; i < CTL_SLOTS; i++) {
 		struct slot *s = &c->slots[i];
 
-		if (!s->req || !s->interrupted || (s->kind != FILE_EVENTS && !s->id))
-			continue; /* without an id: slot_known comes back to it */
+		if (!s->req || !s->interrupted || !(s->kind == FILE_EVENTS ? s->size : s->id))
+			continue; /* not complete: fuse_req_interrupt_func may still be at it, with its lock; wake_interrupted follows */
 		if (s->kind != FILE_SNAPSHOT) {
 			interrupt_read(c, s);
 			continue;
