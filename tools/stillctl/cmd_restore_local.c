@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,36 +14,6 @@
 #include "base/reflink.h"
 #include "ctl.h"
 #include "restore.h"
-
-/* ---- the set ---- */
-
-int restore_find(const char *name, struct restore *r)
-{
-	char rel[256], path[PATH_MAX];
-	cleanup_free char *state = NULL;
-	ssize_t n;
-
-	memset(r, 0, sizeof(*r));
-	r->name = name;
-	(void)snprintf(rel, sizeof(rel), "snapshots/%.100s/state", name);
-	state = ctl_slurp(rel);
-	if (!state)
-		return ctl_fail("no such set: ", name);
-	if (strcmp(state, "complete\n") != 0)
-		return ctl_fail("only complete sets can be restored; this one is ", strtok(state, "\n"));
-	(void)snprintf(path, sizeof(path), "%s/snapshots/%.100s/data", ctl_dir, name);
-	n = readlink(path, r->data, sizeof(r->data) - 1);
-	if (n <= 0)
-		return ctl_fail("the set has no data on this host: ", name);
-	(void)snprintf(r->dir, sizeof(r->dir), "%s", r->data);
-	*strrchr(r->dir, '/') = '\0';
-	/* removal waits as long as this is held */
-	r->hold = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (r->hold < 0 || flock(r->hold, LOCK_SH | LOCK_NB) < 0)
-		return ctl_fail("cannot hold the set's data: ", strerror(errno));
-	r->src = open(r->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return r->src < 0 ? ctl_fail("cannot open the set's data: ", strerror(errno)) : 0;
-}
 
 /* ---- sha256sum on what was restored ---- */
 
@@ -99,14 +68,13 @@ static int check_target(const struct restore *r, const char *parent)
 {
 	static const char *const keys[] = { "backing ", "mountpoint " };
 	cleanup_free char *status = ctl_slurp("status");
-	char sets[PATH_MAX];
 	size_t n;
 
-	(void)snprintf(sets, sizeof(sets), "%s", r->dir);
-	*strrchr(sets, '/') = '\0';
-	n = strlen(sets);
-	if (strncmp(parent, sets, n) == 0 && (!parent[n] || parent[n] == '/'))
-		return ctl_fail("the directory lies among the sets: choose another than ", parent);
+	for (unsigned i = 0; i < r->n; i++) {
+		n = strlen(r->part[i].place);
+		if (strncmp(parent, r->part[i].place, n) == 0 && (!parent[n] || parent[n] == '/'))
+			return ctl_fail("the directory lies among the sets: choose another than ", parent);
+	}
 	for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++)
 		for (const char *l = status; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL) {
 			const char *dir = l + strlen(keys[k]);
@@ -128,12 +96,27 @@ static bool show(void *arg, const struct reflink *r)
 	return false;
 }
 
+/* Of several pairs each gets a directory of its own in dst. */
+static int fill_part(const struct restore_part *p, int dst, struct reflink *rl, struct snap_error *err)
+{
+	cleanup_fd int own = -1;
+
+	if (!*p->name)
+		return reflink_tree(p->src, dst, p->path, rl, err);
+	if (mkdirat(dst, p->name, 0700) == 0)
+		own = openat(dst, p->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return own < 0 ? snap_error_set(err, -errno, "make the directory %s: %s", p->name, strerror(errno)) :
+			 reflink_tree(p->src, own, p->path, rl, err);
+}
+
 static int fill(const struct restore *r, int dst, bool copy)
 {
 	struct reflink rl = { .copy = copy, .stop = show };
 	struct snap_error err = { 0 };
-	int ret = reflink_tree(r->src, dst, r->data, &rl, &err);
+	int ret = 0;
 
+	for (unsigned i = 0; ret == 0 && i < r->n; i++)
+		ret = fill_part(&r->part[i], dst, &rl, &err);
 	if (isatty(2))
 		fputs("\r\033[K", stderr);
 	if (ret == -EXDEV || ret == -EOPNOTSUPP)
@@ -188,11 +171,29 @@ static int restore_to(const struct restore *r, const char *dir, bool verify, boo
 	return ret;
 }
 
+static int restore_set(const char *name, const char *to, bool verify, bool copy)
+{
+	static struct restore r;
+	int ret = restore_find(name, &r);
+
+	if (ret == 0 && geteuid() != 0)
+		ret = ctl_fail("restore gives files their owners back: run as root", "");
+	if (ret == 0 && verify && ctl_verify(name) != 0)
+		ret = ctl_fail("the set is not good; nothing was restored", "");
+	if (ret == 0)
+		ret = to ? restore_to(&r, to, verify, copy) : restore_in_place(&r);
+	if (ret == 0) {
+		printf("restored %s %s%s\n", name, to ? "to " : "in place", to ? to : "");
+		restore_advice(&r, to);
+	}
+	restore_release(&r);
+	return ret;
+}
+
 int cmd_restore_local(int argc, char **argv)
 {
 	bool verify = false, copy = false, place = false;
 	const char *name = NULL, *to = NULL;
-	static struct restore r;
 
 	for (int i = 0; i < argc; i++) {
 		if (strcmp(argv[i], "--verify") == 0)
@@ -210,15 +211,5 @@ int cmd_restore_local(int argc, char **argv)
 	}
 	if (!name || (place ? to || copy : !to))
 		return ctl_fail("usage: stillctl restore NAME --to DIR [--verify] [--copy], or NAME --in-place [--verify]", ""), 2;
-	if (ctl_check_name(name) || restore_find(name, &r) != 0)
-		return 1;
-	if (geteuid() != 0)
-		return ctl_fail("restore gives files their owners back: run as root", "");
-	if (verify && ctl_verify(name) != 0)
-		return ctl_fail("the set is not good; nothing was restored", "");
-	if (place ? restore_in_place(&r) != 0 : restore_to(&r, to, verify, copy) != 0)
-		return 1;
-	printf("restored %s %s%s\n", name, place ? "in place" : "to ", place ? "" : to);
-	restore_advice(&r, place ? NULL : to);
-	return 0;
+	return ctl_check_name(name) ? 1 : restore_set(name, place ? NULL : to, verify, copy);
 }

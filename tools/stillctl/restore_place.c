@@ -20,7 +20,6 @@
 #include "restore.h"
 
 #define BLOCK (1u << 20)
-#define PAIRS_MAX 8
 #define DEPTH_MAX 72
 
 static int fail_at(const char *path)
@@ -195,27 +194,14 @@ static bool in_use(unsigned own)
 static int find_places(const struct restore *r, struct place *p, unsigned *n)
 {
 	cleanup_free char *status = ctl_slurp("status");
-	char *save = NULL;
+	char *at[DOOR_MAX_PAIRS];
 
-	for (char *l = status ? strtok_r(status, "\n", &save) : NULL; l && *n < PAIRS_MAX; l = strtok_r(NULL, "\n", &save))
-		if (strncmp(l, "mountpoint ", 11) == 0) {
-			p[*n].mountpoint = strdup(l + 11);
-			p[*n].src = p[*n].dst = -1;
-			(*n)++;
-		}
+	*n = restore_mountpoints(status, at);
+	for (unsigned i = 0; i < *n; i++)
+		p[i] = (struct place){ .mountpoint = at[i], .src = -1, .dst = -1 };
 	for (unsigned i = 0; i < *n; i++) {
-		DIR *d = *n > 1 ? opendir(r->data) : NULL;
-		struct dirent *e;
-		char *end;
-
 		p[i].dst = open(p[i].mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (*n == 1)
-			p[i].src = openat(r->src, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		while (d && p[i].src < 0 && (e = readdir(d)))
-			if (strtoul(e->d_name, &end, 10) == i && end > e->d_name && *end == '-')
-				p[i].src = openat(r->src, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (d)
-			(void)closedir(d);
+		p[i].src = i < r->n ? r->part[i].src : -1; /* borrowed */
 		if (p[i].dst < 0 || p[i].src < 0)
 			return ctl_fail("the set does not fit these mounts: it has no part for ", p[i].mountpoint);
 	}
@@ -292,8 +278,8 @@ static int make_equal(struct place *p, unsigned n)
 
 int restore_in_place(const struct restore *r)
 {
-	struct place p[PAIRS_MAX];
-	struct stat was[PAIRS_MAX];
+	struct place p[DOOR_MAX_PAIRS];
+	struct stat was[DOOR_MAX_PAIRS];
 	unsigned n = 0, closed = 0;
 	int ret = find_places(r, p, &n);
 
@@ -306,6 +292,8 @@ int restore_in_place(const struct restore *r)
 		ret = keep_state(r, was, n);
 	if (ret == 0 && in_use(n))
 		ret = ctl_fail("files were opened in the mount meanwhile; nothing was restored", "");
+	if (ret == 0 && restore_is_there(r) != 0)
+		ret = ctl_fail("nothing was restored", "");
 	if (ret != 0) { /* nothing has changed but the doors */
 		for (unsigned i = 0; i < closed; i++)
 			if (fchown(p[i].dst, was[i].st_uid, was[i].st_gid) < 0 || fchmod(p[i].dst, was[i].st_mode & 07777) < 0)
@@ -317,8 +305,6 @@ int restore_in_place(const struct restore *r)
 	}
 	for (unsigned i = 0; i < n; i++) {
 		free(p[i].mountpoint);
-		if (p[i].src >= 0)
-			(void)close(p[i].src);
 		if (p[i].dst >= 0)
 			(void)close(p[i].dst);
 	}
