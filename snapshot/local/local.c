@@ -322,19 +322,20 @@ static void idle_io(bool on)
 	(void)syscall(SYS_ioprio_set, 1, 0, on ? 3 << 13 : 0);
 }
 
-/* In the first base, a link to the clone of pair i, which lies in another one. */
-static int link_other(struct lrun *lr, unsigned i)
+int local_link(struct lrun *lr, unsigned i)
 {
 	cleanup_free char *target = NULL, *name = NULL;
+	if (strcmp(lr->l->dir[i], lr->l->dir[0]) == 0)
+		return 0;
 	cleanup_fd int first = local_open_base(lr->l, 0);
 
 	if (asprintf(&target, "%s/%s/%s", lr->l->dir[i], lr->r->name, lr->p[i].sub) < 0 ||
 	    asprintf(&name, "%s/%s", lr->r->name, lr->p[i].sub) < 0)
 		return -ENOMEM;
-	return first < 0 || symlinkat(target, first, name) < 0 ? -errno : 0;
+	return first < 0 || (symlinkat(target, first, name) < 0 && errno != EEXIST) ? -errno : 0;
 }
 
-/* Give the set its name; link the clones of other bases. */
+/* Give the set its name; link the clones of other bases, which several pairs may share. */
 static int stage_rename(struct lrun *lr, struct snap_error *err)
 {
 	char part[64];
@@ -344,12 +345,11 @@ static int stage_rename(struct lrun *lr, struct snap_error *err)
 	for (unsigned i = 0; r == 0 && i < lr->n; i++) {
 		cleanup_fd int base = local_own_base(lr->l, i) ? local_open_base(lr->l, i) : -1;
 
-		if (!local_own_base(lr->l, i))
-			continue;
-		if (base < 0 || renameat2(base, part, base, lr->r->name, RENAME_NOREPLACE) < 0 || fsync(base) < 0)
+		if (local_own_base(lr->l, i) &&
+		    (base < 0 || renameat2(base, part, base, lr->r->name, RENAME_NOREPLACE) < 0 || fsync(base) < 0))
 			r = -errno;
-		if (r == 0 && i > 0)
-			r = link_other(lr, i);
+		if (r == 0)
+			r = local_link(lr, i);
 	}
 	return r < 0 ? snap_error_set(err, r, "rename the clone to %s/%s: %s", lr->l->dir[0], lr->r->name,
 				      strerror(-r)) : 0;

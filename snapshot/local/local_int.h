@@ -60,6 +60,7 @@ int local_read_id(int setdir, char id[33]);
 bool local_own_base(const struct local *l, unsigned i); /* pair i does not share its local_dir with an earlier one */
 int local_write_small(int dir, const char *name, const char *text);
 void local_sub(const struct lrun *lr, unsigned i, char *buf, size_t cap); /* lpair.sub */
+int local_link(struct lrun *lr, unsigned i); /* pair i's clone, where it lies in another base, in the first one's data */
 struct lrun *local_run_new(struct local *l, struct prov_run *r); /* r->ref; NULL: out of memory */
 void local_finish(void *self, struct prov_run *r);
 int local_stage(struct lrun *lr, uint32_t max_ms, struct snap_error *err); /* 0: done with it; 1: more of it */

@@ -126,6 +126,8 @@ static int open_pair(struct lrun *lr, unsigned i, struct snap_error *err)
 		r = -ESTALE;
 	if (r == 0 && (p->dst = openat(set, p->sub, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
 		r = -errno;
+	if (r == 0)
+		r = local_link(lr, i); /* whoever gave the set its name may have left this one out */
 	if (r < 0)
 		return snap_error_set(err, -ENODATA, "%s/%s/%s: %s", lr->l->dir[i], lr->r->name, p->sub, strerror(-r));
 	return tree_read(p->dst, "the clone", &p->tree, stop_asked, lr->r, err);

@@ -101,6 +101,21 @@ def test_verify_checks_what_was_restored(pairs, scratch):
     assert (set_of(m, scratch.fs) / "data/1-redo/f").read_text() == "redo"
 
 
+def test_pairs_that_share_a_second_place_are_all_restored(make_mount, scratch):
+    m = make_mount(start=False, local_dir=f"{scratch.fs}/a,local_dir={scratch.fs}/b,local_dir={scratch.fs}/b")
+    for name in ("redo", "undo"):
+        (scratch.fs / name).mkdir()
+        (scratch.dir / name).mkdir()
+        m.more_pairs.append((scratch.fs / name, scratch.dir / name))
+    m.start()
+    for d in (m.mnt, *(p for _, p in m.more_pairs)):
+        (d / "f").write_text(d.name)
+    take(m, "one")
+    r = ctl(m, "restore", "one", "--to", scratch.fs / "new", "--verify")
+    assert r.returncode == 0, r
+    assert [(scratch.fs / "new" / d / "f").read_text() for d in ("0-mnt", "1-redo", "2-undo")] == ["mnt", "redo", "undo"]
+
+
 @pytest.mark.parametrize("kind", ["other name", "other set", "no set", "nothing", "relative"])
 def test_a_link_that_leads_elsewhere_is_refused(pairs, scratch, kind):
     m = pairs()

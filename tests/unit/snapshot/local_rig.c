@@ -63,7 +63,7 @@ int local_setup(void **state)
 	at.door = (struct door){ .name = "test", .n_pairs = 1 };
 	give_defaults();
 	(void)snprintf(at.snaps, sizeof(at.snaps), "%s/a.snapshots", at.dir);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < RIG_PAIRS; i++) {
 		struct door_pair *p = &at.door.pairs[i];
 
 		(void)snprintf(at.backing[i], sizeof(at.backing[i]), "%s/%c", at.dir, 'a' + i);
@@ -82,7 +82,7 @@ int local_teardown(void **state)
 		prov_local.finish(at.p, &at.run);
 	if (at.p)
 		prov_local.close(at.p);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < RIG_PAIRS; i++)
 		(void)close(at.door.pairs[i].backing_fd);
 	conf_free(at.conf);
 	scratch_remove(at.dir);

@@ -1,4 +1,4 @@
-/* tests/unit/snapshot/local_rig.h - the provider `local` over two plain directories below a scratch one, and
+/* tests/unit/snapshot/local_rig.h - the provider `local` over plain directories below a scratch one, and
  * the comparison of a clone with its tree. One world a process; test thread only. */
 #ifndef STILLFS_TESTS_LOCAL_RIG_H
 #define STILLFS_TESTS_LOCAL_RIG_H
@@ -9,9 +9,10 @@
 #define ID_A "0123456789abcdef0123456789abcdef"
 #define ID_B "fedcba9876543210fedcba9876543210"
 #define HOLD_MS 10000
+#define RIG_PAIRS 3 /* directories a, b and c; the first alone is a pair unless a test says otherwise */
 
 struct place {
-	char dir[64], backing[2][96], snaps[96];
+	char dir[64], backing[RIG_PAIRS][96], snaps[96];
 	struct conf *conf;
 	struct door door;
 	void *p;

@@ -176,6 +176,39 @@ static void two_pairs_in_two_places_are_one_set(void **state)
 	assert_int_equal(entries(other), 0);
 }
 
+/* A and B for the first two pairs, the third in B. */
+static void give_a_b_b(char b[200])
+{
+	char path[200];
+
+	path_of(path, sizeof(path), at.dir, "a.snapshots");
+	path_of(b, 200, at.dir, "b.snapshots");
+	at.door.n_pairs = 3;
+	give("local_dir", path);
+	give("local_dir", b);
+	give("local_dir", b);
+	make_tree();
+	file_put(at.backing[1], "redo", "log");
+	file_put(at.backing[2], "undo", "more");
+}
+
+static void three_pairs_in_two_places_are_one_set(void **state)
+{
+	char b[200], path[256];
+
+	give_a_b_b(b);
+	take_local("one", ID_A);
+	assert_clone("one", "data/0-a", 0);
+	for (int i = 1; i < 3; i++) {
+		(void)snprintf(path, sizeof(path), "%s/one/data/%d-%c/", at.snaps, i, 'a' + i); /* by its link */
+		(void)count_tree(at.backing[i], path);
+	}
+	assert_int_equal(sha256sum("one"), 0);
+	ok(prov_local.remove(at.p, "one", ID_A, 1000, &at.err));
+	assert_int_equal(entries(at.snaps), 0);
+	assert_int_equal(entries(b), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -192,6 +225,7 @@ int main(void)
 		T(a_run_that_is_stopped_stops),
 		T(two_pairs_in_one_place_are_one_set),
 		T(two_pairs_in_two_places_are_one_set),
+		T(three_pairs_in_two_places_are_one_set),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

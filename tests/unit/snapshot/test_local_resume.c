@@ -151,6 +151,34 @@ static void two_pairs_in_two_places_are_one_set(void **state)
 	assert_int_equal(sha256sum("one"), 0);
 }
 
+static void pairs_that_share_a_place_are_one_set(void **state)
+{
+	char path[300];
+
+	at.door.n_pairs = 3;
+	for (int i = 0; i < 3; i++) {
+		(void)snprintf(path, sizeof(path), "%s/%c.snapshots", at.dir, i ? 'b' : 'a');
+		give("local_dir", path);
+	}
+	make_tree();
+	file_put(at.backing[1], "other", "2");
+	file_put(at.backing[2], "third", "3");
+	for (int made = 1; made >= 0; made--) {
+		trigger("one", ID_A);
+		polls(TO_CLONED);
+		die();
+		path_of(path, sizeof(path), at.snaps, "one/data/2-c");
+		if (!made)
+			assert_int_equal(unlink(path), 0); /* it was another version that died */
+		ok(resume());
+		complete();
+		path_of(path, sizeof(path), at.snaps, "one");
+		assert_true(file_there(path, "data/1-b/other") && file_there(path, "data/2-c/third"));
+		assert_int_equal(sha256sum("one"), 0);
+		gone_after_removal("one");
+	}
+}
+
 static void a_slice_that_is_ended_is_asked_again(void **state)
 {
 	make_tree();
@@ -175,6 +203,7 @@ int main(void)
 		T(a_set_that_is_complete_but_not_recorded_is_complete),
 		T(another_sets_clone_is_not_taken_up),
 		T(two_pairs_in_two_places_are_one_set),
+		T(pairs_that_share_a_place_are_one_set),
 		T(a_slice_that_is_ended_is_asked_again),
 	};
 
