@@ -6,7 +6,6 @@
 #include "snapshot/local/local_int.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/hex.h"
 
 #include <dirent.h>
@@ -17,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -128,7 +126,7 @@ bool local_own_base(const struct local *l, unsigned i)
 	return true;
 }
 
-static void partial_name(char buf[64], const char *id)
+void local_partial_name(char buf[64], const char *id)
 {
 	(void)snprintf(buf, 64, ".partial-%.32s", id);
 }
@@ -251,7 +249,7 @@ static int make_place(struct lrun *lr, unsigned i, struct snap_error *err)
 		snap_error_set(err, r, "local_dir %s: %s", lr->l->dir[i], strerror(-r));
 	else
 		r = 0;
-	partial_name(part, lr->r->set_id);
+	local_partial_name(part, lr->r->set_id);
 	local_sub(lr, i, p->sub, sizeof(p->sub));
 	if (r == 0 && mkdirat(base, part, 0700) < 0 && errno != EEXIST)
 		r = -errno;
@@ -325,10 +323,10 @@ static void idle_io(bool on)
 int local_link(struct lrun *lr, unsigned i)
 {
 	cleanup_free char *target = NULL, *name = NULL;
-	if (strcmp(lr->l->dir[i], lr->l->dir[0]) == 0)
-		return 0;
 	cleanup_fd int first = local_open_base(lr->l, 0);
 
+	if (strcmp(lr->l->dir[i], lr->l->dir[0]) == 0)
+		return 0;
 	if (asprintf(&target, "%s/%s/%s", lr->l->dir[i], lr->r->name, lr->p[i].sub) < 0 ||
 	    asprintf(&name, "%s/%s", lr->r->name, lr->p[i].sub) < 0)
 		return -ENOMEM;
@@ -341,7 +339,7 @@ static int stage_rename(struct lrun *lr, struct snap_error *err)
 	char part[64];
 	int r = 0;
 
-	partial_name(part, lr->r->set_id);
+	local_partial_name(part, lr->r->set_id);
 	for (unsigned i = 0; r == 0 && i < lr->n; i++) {
 		cleanup_fd int base = local_own_base(lr->l, i) ? local_open_base(lr->l, i) : -1;
 
@@ -449,82 +447,7 @@ void local_finish(void *self, struct prov_run *r)
 	r->ref = NULL;
 }
 
-/* ---- removal ---- */
-
-/* Something has gone already: not "held" in the words of provider.h. */
-static int partly(int r, struct snap_error *err)
-{
-	if (r != -EBUSY)
-		return r;
-	if (err)
-		err->code = -EAGAIN;
-	return -EAGAIN;
-}
-
-/* In base i: NAME if it is this set's, and whatever a crash left of it. -ESTALE: NAME is another set, and was left
- * alone. */
-static int remove_in(struct local *l, unsigned i, const char *name, const char *id, struct snap_error *err)
-{
-	cleanup_fd int base = local_open_base(l, i);
-	cleanup_fd int set = -1;
-	char part[64], trash[64], found[33];
-	bool stale = false;
-	int r = 0;
-
-	if (base < 0)
-		return errno == ENOENT ? 0 : snap_error_set(err, -errno, "open local_dir %s: %s", l->dir[i],
-							     strerror(errno));
-	partial_name(part, id);
-	(void)snprintf(trash, sizeof(trash), ".trash-%.32s", id);
-	set = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (set >= 0) {
-		if (local_read_id(set, found) < 0 || strcmp(found, id) != 0)
-			stale = true;
-		else if (flock(set, LOCK_EX | LOCK_NB) < 0)
-			return snap_error_set(err, -EBUSY, "remove %s/%s: it is being restored or verified; tried again later",
-					      l->dir[i], name);
-		/* one rename makes it no set any more, whatever happens then */
-		else if (renameat(base, name, base, trash) < 0)
-			return snap_error_set(err, -errno, "rename %s/%s: %s", l->dir[i], name, strerror(errno));
-	}
-	FAULT("local.trashed");
-	r = tree_remove(base, trash, err);
-	FAULT("local.emptied");
-	if (r == 0)
-		r = tree_remove(base, part, err);
-	r = partly(r, err);
-	if (r == 0 && fsync(base) < 0)
-		r = snap_error_set(err, -errno, "sync %s: %s", l->dir[i], strerror(errno));
-	if (r == 0 && stale)
-		r = snap_error_set(err, -ESTALE, "remove %s/%s: it is not the set %s (its file id differs); it was left alone",
-				   l->dir[i], name, id);
-	return r;
-}
-
-static int local_remove(void *self, const char *name, const char *id, uint32_t max_ms, struct snap_error *err)
-{
-	struct local *l = self;
-	int r = 0, one;
-
-	for (unsigned i = l->n_dirs; i-- > 0 && (r == 0 || r == -ESTALE);) { /* the first holds the links: last */
-		one = local_own_base(l, i) ? remove_in(l, i, name, id, err) : 0;
-		r = one >= 0 ? r : i + 1 < l->n_dirs ? partly(one, err) : one;
-	}
-	return r;
-}
-
-static int local_discard(void *self, struct prov_run *r, struct snap_error *err)
-{
-	int ret;
-
-	local_finish(self, r);
-	ret = local_remove(self, r->name, r->set_id, 60000, err);
-	if (ret == -ESTALE) { /* a name in the way was the failure: only what is ours has gone */
-		snap_error_clear(err);
-		ret = 0;
-	}
-	return ret;
-}
+/* ---- what is there ---- */
 
 static int local_list(void *self, int (*fn)(void *arg, const char *name, const char *set_id, bool complete),
 		      void *arg, uint32_t max_ms, struct snap_error *err)

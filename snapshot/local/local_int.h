@@ -1,5 +1,5 @@
 /* snapshot/local/local_int.h - shared by local.c (contract), clone.c (the hold), digest.c (afterwards), resume.c (in the
- * next process). */
+ * next process), remove.c, scan.c. */
 #ifndef STILLFS_SNAPSHOT_LOCAL_INT_H
 #define STILLFS_SNAPSHOT_LOCAL_INT_H
 
@@ -64,6 +64,12 @@ int local_link(struct lrun *lr, unsigned i); /* pair i's clone, where it lies in
 struct lrun *local_run_new(struct local *l, struct prov_run *r); /* r->ref; NULL: out of memory */
 void local_finish(void *self, struct prov_run *r);
 int local_stage(struct lrun *lr, uint32_t max_ms, struct snap_error *err); /* 0: done with it; 1: more of it */
+
+void local_partial_name(char buf[64], const char *id);
+
+/* remove.c: prov_ops.remove and discard */
+int local_remove(void *self, const char *name, const char *id, uint32_t max_ms, struct snap_error *err);
+int local_discard(void *self, struct prov_run *r, struct snap_error *err);
 
 /* scan.c: prov_ops.scan */
 int local_scan(void *self, const char *lineage, const char *name, int (*fn)(void *arg, struct set *s), void *arg, uint32_t max_ms,

@@ -17,7 +17,7 @@ from test_retention import change_records, plan, sets, settled, take
 from test_takeover_faults import Faults
 
 SOURCES = pathlib.Path(__file__).parents[2] / "snapshot"
-FILES = (*SOURCES.glob("prune*.c"), SOURCES / "engine_clean.c", SOURCES / "catalog.c", SOURCES / "local" / "local.c")
+FILES = (*SOURCES.glob("prune*.c"), SOURCES / "engine_clean.c", SOURCES / "catalog.c", SOURCES / "local" / "remove.c")
 POINTS = sorted({p for f in FILES for p in re.findall(r'FAULT\("([a-z_.]+)"\)', f.read_text())})
 IN_RESUME = "prune.resumed"
 BEFORE = ("prune.planned", "catalog.written")  # the plan did not count yet

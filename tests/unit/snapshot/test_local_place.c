@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -192,6 +193,80 @@ static void give_a_b_b(char b[200])
 	file_put(at.backing[2], "undo", "more");
 }
 
+static int lock_set(const char *place, int how)
+{
+	char path[256];
+	int fd;
+
+	path_of(path, sizeof(path), place, "one");
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0 && flock(fd, how | LOCK_NB) == 0);
+	return fd;
+}
+
+static void remove_waits(int code)
+{
+	snap_error_clear(&at.err);
+	assert_int_equal(prov_local.remove(at.p, "one", ID_A, 1000, &at.err), code);
+	assert_int_equal(at.err.code, code);
+	assert_says(at.err.msg, "it is being restored or verified");
+}
+
+static void a_held_place_keeps_all_of_the_set(void **state)
+{
+	char b[200];
+
+	give_a_b_b(b);
+	take_local("one", ID_A);
+	for (int i = 0; i < 2; i++) {
+		int fd = lock_set(i ? b : at.snaps, LOCK_SH);
+
+		remove_waits(-EBUSY);
+		assert_int_equal(entries(at.snaps), 1);
+		assert_int_equal(entries(b), 1);
+		assert_int_equal(sha256sum("one"), 0);
+		(void)close(fd);
+	}
+	snap_error_clear(&at.err);
+	ok(prov_local.remove(at.p, "one", ID_A, 1000, &at.err));
+	assert_int_equal(entries(at.snaps), 0);
+	assert_int_equal(entries(b), 0);
+}
+
+static void a_held_set_in_one_place_is_a_set_still(void **state)
+{
+	int fd;
+
+	at.door.n_pairs = 2;
+	make_tree();
+	give("local_dir", at.snaps);
+	take_local("one", ID_A);
+	fd = lock_set(at.snaps, LOCK_SH);
+	remove_waits(-EBUSY);
+	assert_int_equal(sha256sum("one"), 0);
+	(void)close(fd);
+}
+
+static void what_is_held_after_a_part_has_gone_is_no_set(void **state)
+{
+	char b[200], from[256], to[256];
+	int fd;
+
+	give_a_b_b(b);
+	take_local("one", ID_A);
+	path_of(from, sizeof(from), b, "one");
+	path_of(to, sizeof(to), b, ".trash-" ID_A); /* a removal died */
+	assert_int_equal(rename(from, to), 0);
+	fd = lock_set(at.snaps, LOCK_SH);
+	remove_waits(-EAGAIN);
+	assert_int_equal(entries(at.snaps), 1);
+	(void)close(fd);
+	snap_error_clear(&at.err);
+	ok(prov_local.remove(at.p, "one", ID_A, 1000, &at.err));
+	assert_int_equal(entries(at.snaps), 0);
+	assert_int_equal(entries(b), 0);
+}
+
 static void three_pairs_in_two_places_are_one_set(void **state)
 {
 	char b[200], path[256];
@@ -226,6 +301,9 @@ int main(void)
 		T(two_pairs_in_one_place_are_one_set),
 		T(two_pairs_in_two_places_are_one_set),
 		T(three_pairs_in_two_places_are_one_set),
+		T(a_held_place_keeps_all_of_the_set),
+		T(a_held_set_in_one_place_is_a_set_still),
+		T(what_is_held_after_a_part_has_gone_is_no_set),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
