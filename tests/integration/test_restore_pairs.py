@@ -178,3 +178,18 @@ def test_data_that_goes_meanwhile_does_not_empty_the_mount(pairs, scratch):
     (scratch.dir / "go").touch()
     refused(ctl(m, "restore", "one", "--in-place"), "1-redo", "nothing was restored")
     assert files_of(m) == before
+
+
+def test_the_state_that_is_kept_has_its_roots_owners_and_modes(pairs):
+    m = pairs()
+    for i, d in enumerate((m.mnt, m.redo)):
+        os.chown(d, 1000 + i, 2000 + i)
+        os.chmod(d, 0o750 + i)
+    take(m, "one")
+    (m.redo / "f").write_text("later")
+    before = files_of(m)
+    assert ctl(m, "restore", "one", "--in-place").returncode == 0
+    kept = next(n for n in os.listdir(m.control / "snapshots") if n.startswith("before-restore-"))
+    r = ctl(m, "restore", kept, "--in-place")
+    assert r.returncode == 0, r
+    assert files_of(m) == before

@@ -224,10 +224,28 @@ static int not_kept(const char *name)
 			"down: db.when_down=crash-consistent)", "");
 }
 
-/* The state as it is, pinned, before anything changes; its root's owner and mode are those from before the closing. */
+/* Each root of the kept set gets its owner and mode from before the closing. */
+static int open_roots(const char *name, const struct stat *was, unsigned n)
+{
+	static struct restore kept;
+	int ret = restore_find(name, &kept);
+
+	if (ret == 0 && kept.n != n)
+		ret = ctl_fail("the kept set has not the mount's pairs: ", name);
+	for (unsigned i = 0; ret == 0 && i < n; i++) {
+		int fd = kept.part[i].src;
+
+		if (fchown(fd, was[i].st_uid, was[i].st_gid) < 0 || fchmod(fd, was[i].st_mode & 07777) < 0)
+			ret = fail_at(kept.part[i].path);
+	}
+	restore_release(&kept);
+	return ret;
+}
+
+/* The state as it is, pinned, before anything changes. */
 static int keep_state(const struct restore *r, const struct stat *was, unsigned n)
 {
-	char name[64], when[32], text[320], path[PATH_MAX], rel[128];
+	char name[64], when[32], text[320], rel[128];
 	cleanup_free char *waited = NULL;
 	struct timespec now;
 	struct tm tm;
@@ -252,9 +270,8 @@ static int keep_state(const struct restore *r, const struct stat *was, unsigned 
 			break;
 		(void)nanosleep(&pause, NULL);
 	}
-	(void)snprintf(path, sizeof(path), "%s/snapshots/%s/data", ctl_dir, name);
-	if (n == 1 && (chown(path, was->st_uid, was->st_gid) < 0 || chmod(path, was->st_mode & 07777) < 0))
-		return ctl_fail("the kept set's directory: ", strerror(errno));
+	if (open_roots(name, was, n) != 0)
+		return ctl_fail("the kept set's directories are not as they were; nothing was restored", "");
 	printf("kept the state as it was as set %s, pinned\n", name);
 	return 0;
 }
