@@ -193,3 +193,38 @@ def test_the_state_that_is_kept_has_its_roots_owners_and_modes(pairs):
     r = ctl(m, "restore", kept, "--in-place")
     assert r.returncode == 0, r
     assert files_of(m) == before
+
+
+def again(m, *pairs):
+    """The same stillfs with other pairs."""
+    m.stop()
+    (m.back, m.mnt), *m.more_pairs = pairs
+    m.start()
+
+
+@pytest.mark.parametrize("how", ["one", "swapped", "moved", "more"])
+def test_a_set_of_other_pairs_is_not_restored_in_place(pairs, scratch, how):
+    m = pairs(local_dir=scratch.fs / "sets")
+    take(m, "one")
+    first, second = (m.back, m.mnt), (scratch.fs / "redo", m.redo)
+    (scratch.dir / "third").mkdir()
+    (scratch.fs / "third").mkdir()
+    third = (scratch.fs / "third", scratch.dir / "third")
+    again(m, *{"one": (first,), "swapped": (second, first), "moved": (first, (second[0], third[1])),
+               "more": (first, second, third)}[how])
+    before = {d: everything(d) for d in (m.mnt, *(p for _, p in m.more_pairs))}
+    r = ctl(m, "restore", "one", "--in-place")
+    refused(r, f"the set is of {first[1]}, {second[1]}, and the mount of", ", ".join(str(d) for d in before), "nothing was changed")
+    assert {d: everything(d) for d in before} == before
+    assert os.listdir(m.control / "snapshots") == ["one"]
+
+
+def test_a_set_of_one_pair_goes_where_its_mountpoint_has_moved(mount):
+    m = mount
+    (m.mnt / "f").write_text("1")
+    take(m, "one")
+    (m.dir / "moved").mkdir()
+    again(m, (m.back, m.dir / "moved"))
+    (m.mnt / "f").write_text("2")
+    r = ctl(m, "restore", "one", "--in-place")
+    assert r.returncode == 0 and (m.mnt / "f").read_text() == "1", r

@@ -172,7 +172,7 @@ static int same_dir(int src, int dst, int depth)
 
 struct place {
 	char *mountpoint;
-	int src, dst;
+	int src, dst; /* src is the set's */
 };
 
 /* Is anything open in the mount but our own directories? What was just closed takes a moment to be gone. */
@@ -191,6 +191,33 @@ static bool in_use(unsigned own)
 	return true;
 }
 
+/* Parts and mounts are matched by number, so they must be of the same pairs in the same order. The one mountpoint of a single
+ * pair may have moved. */
+static int check_pairs(const struct restore *r, const struct place *p, unsigned n)
+{
+	cleanup_free char *text = NULL;
+	bool same = n == r->n;
+	size_t len = 0;
+	FILE *f;
+
+	for (unsigned i = 0; n > 1 && same && i < n; i++)
+		same = strcmp(p[i].mountpoint, r->part[i].mountpoint) == 0;
+	if (same)
+		return 0;
+	f = open_memstream(&text, &len);
+	if (f) {
+		fprintf(f, "the set is of ");
+		for (unsigned i = 0; i < r->n; i++)
+			fprintf(f, "%s%s", i ? ", " : "", r->part[i].mountpoint);
+		fprintf(f, ", and the mount of ");
+		for (unsigned i = 0; i < n; i++)
+			fprintf(f, "%s%s", i ? ", " : "", p[i].mountpoint);
+		(void)fclose(f);
+	}
+	return ctl_fail(text ? text : strerror(ENOMEM),
+			"; nothing was changed: start stillfs with the set's pairs in their order, or restore it with --to");
+}
+
 static int find_places(const struct restore *r, struct place *p, unsigned *n)
 {
 	cleanup_free char *status = ctl_slurp("status");
@@ -198,14 +225,17 @@ static int find_places(const struct restore *r, struct place *p, unsigned *n)
 
 	*n = restore_mountpoints(status, at);
 	for (unsigned i = 0; i < *n; i++)
-		p[i] = (struct place){ .mountpoint = at[i], .src = -1, .dst = -1 };
+		p[i] = (struct place){ .mountpoint = at[i], .src = r->part[i].src, .dst = -1 };
+	if (*n == 0)
+		return ctl_fail("status names no mountpoint", "");
+	if (check_pairs(r, p, *n) != 0)
+		return 1;
 	for (unsigned i = 0; i < *n; i++) {
 		p[i].dst = open(p[i].mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		p[i].src = i < r->n ? r->part[i].src : -1; /* borrowed */
-		if (p[i].dst < 0 || p[i].src < 0)
-			return ctl_fail("the set does not fit these mounts: it has no part for ", p[i].mountpoint);
+		if (p[i].dst < 0)
+			return ctl_fail("cannot open ", p[i].mountpoint);
 	}
-	return *n ? 0 : ctl_fail("status names no mountpoint", "");
+	return 0;
 }
 
 /* A set that failed keeps nothing: it need not stay, and pinned it would for ever. Its sentence has been said. */

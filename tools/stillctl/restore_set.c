@@ -19,8 +19,8 @@ unsigned restore_mountpoints(const char *lines, char *out[DOOR_MAX_PAIRS])
 	unsigned n = 0;
 
 	for (const char *l = lines; l && *l && n < DOOR_MAX_PAIRS; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL)
-		if (strncmp(l, "mountpoint ", 11) == 0)
-			out[n++] = strndup(l + 11, strcspn(l + 11, "\n"));
+		if (strncmp(l, "mountpoint ", 11) == 0 && (out[n] = strndup(l + 11, strcspn(l + 11, "\n"))))
+			n++;
 	return n;
 }
 
@@ -59,7 +59,7 @@ static int read_pairs(struct restore *r)
 	if (r->n == 0 && (status = ctl_slurp("status")))
 		r->n = restore_mountpoints(status, at);
 	for (unsigned i = 0; i < r->n; i++) {
-		const char *slash = at[i] ? strrchr(at[i], '/') : NULL;
+		const char *slash = strrchr(at[i], '/');
 
 		r->part[i].mountpoint = at[i];
 		if (r->n > 1) /* as snapshot/local names it */
