@@ -276,9 +276,11 @@ static int remove_at(int dirfd_, const char *name, dev_t dev, int depth)
 		(void)close(fd);
 		return r;
 	}
-	while (r == 0 && (e = readdir(d)))
+	while (r == 0 && (errno = 0, e = readdir(d)))
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
 			r = remove_at(dirfd(d), e->d_name, dev, depth + 1);
+	if (r == 0 && errno)
+		r = -errno;
 	(void)closedir(d);
 	if (r == 0 && unlinkat(dirfd_, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
 		r = -errno;

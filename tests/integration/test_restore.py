@@ -174,6 +174,40 @@ def test_a_state_that_cannot_be_kept_is_not_restored_over_and_leaves_no_set(make
 
 
 @pytest.fixture
+def failing(mount, scratch):
+    """failing(CALL, DIR, ARGUMENT...): stillctl, for which CALL about DIR fails with EIO."""
+    if "san.so" in run("ldd", STILLCTL):
+        pytest.skip("a sanitizer wants to be the first library")
+    library = scratch.dir / "fail_dir.so"
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library,
+                    pathlib.Path(__file__).parents[1] / "harness" / "fail_dir.c"], check=True)
+
+    def ctl_failing(call, directory, *args):
+        env = dict(os.environ, LD_PRELOAD=str(library), FAIL_CALL=call, FAIL_DIR=str(directory))
+        return subprocess.run([str(STILLCTL), "--dir", str(mount.control), *map(str, args)], capture_output=True, text=True, env=env)
+    return ctl_failing
+
+
+@pytest.mark.parametrize("call,where", [("fstatat", "set"), ("readdir", "set"), ("readdir", "mount"), ("readdir", "removed")])
+def test_a_disk_that_fails_removes_nothing_and_is_no_success(mount, failing, call, where):
+    m = mount
+    for name in "abc":
+        (m.mnt / "sub").mkdir(exist_ok=True)
+        (m.mnt / "sub" / name).write_text(name)
+    take(m, "one")
+    for d in ("sub", "new"):
+        (m.mnt / d).mkdir(exist_ok=True)
+        for name in "xyz":
+            (m.mnt / d / name).write_text(name)
+    directory = {"set": "/one/data/sub", "mount": m.mnt / "sub", "removed": m.mnt / "new"}[where]
+    r = failing(call, directory, "restore", "one", "--in-place")
+    assert r.returncode == 1 and "Input/output error" in r.stderr and "half restored" in r.stderr, r
+    assert all((m.mnt / "sub" / name).read_text() == name for name in "abc")
+    r = ctl(m, "restore", "one", "--in-place")
+    assert r.returncode == 0 and sorted(os.listdir(m.mnt / "sub")) == ["a", "b", "c"] and not (m.mnt / "new").exists(), r
+
+
+@pytest.fixture
 def server():
     s = Scratch(size_mb=900)
     m = Mount(s, start=False, db="mysql", db__socket=s.dir / "db" / "sock")

@@ -94,7 +94,29 @@ static int same_link(int src, int dst, const char *name, const struct stat *st)
 		       0;
 }
 
-/* Names that the set has not. */
+/* Close it (NULL: nothing), with errno kept; returns r. */
+static int end_dir(DIR *d, int r)
+{
+	int e = errno;
+
+	if (d)
+		(void)closedir(d);
+	errno = e;
+	return r;
+}
+
+/* A directory that was removed reads as one that is empty. */
+static bool is_gone(int dir)
+{
+	struct stat st;
+
+	if (fstat(dir, &st) == 0 && st.st_nlink)
+		return false;
+	errno = ESTALE;
+	return true;
+}
+
+/* Names that the set has not: only where that is certain. */
 static int remove_others(int src, int dst)
 {
 	int fd = openat(dst, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
@@ -103,15 +125,18 @@ static int remove_others(int src, int dst)
 	struct dirent *e;
 	struct stat st;
 
-	while (d && r == 0 && (e = readdir(d))) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+	while (d && r == 0 && (errno = 0, e = readdir(d))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    fstatat(src, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			continue;
-		if (fstatat(src, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 && reflink_remove(dst, e->d_name, &err) < 0)
+		if (errno != ENOENT || is_gone(src))
+			r = fail_at(e->d_name);
+		else if (reflink_remove(dst, e->d_name, &err) < 0)
 			r = ctl_fail(err.msg, "");
 	}
-	if (d)
-		(void)closedir(d);
-	return d ? r : -1;
+	if (d && r == 0 && errno)
+		r = -1;
+	return end_dir(d, d ? r : -1);
 }
 
 static int same_dir(int src, int dst, int depth);
@@ -124,10 +149,13 @@ static int same_entry(int src, int dst, const char *name, int depth)
 	if (fstatat(src, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -1;
 	/* another kind of thing, or a file with other names that must not change with this one */
-	if (fstatat(dst, name, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    ((now.st_mode & S_IFMT) != (st.st_mode & S_IFMT) || (S_ISREG(now.st_mode) && now.st_nlink > 1)) &&
-	    reflink_remove(dst, name, &err) < 0)
+	if (fstatat(dst, name, &now, AT_SYMLINK_NOFOLLOW) < 0) {
+		if (errno != ENOENT)
+			return -1;
+	} else if (((now.st_mode & S_IFMT) != (st.st_mode & S_IFMT) || (S_ISREG(now.st_mode) && now.st_nlink > 1)) &&
+		   reflink_remove(dst, name, &err) < 0) {
 		return ctl_fail(err.msg, "");
+	}
 	if (S_ISLNK(st.st_mode))
 		return same_link(src, dst, name, &st);
 	if (S_ISREG(st.st_mode))
@@ -153,8 +181,10 @@ static int same_dir(int src, int dst, int depth)
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 
+	if (depth > DEPTH_MAX)
+		errno = ELOOP;
 	r = d ? remove_others(src, dst) : -1;
-	while (r == 0 && (e = readdir(d))) {
+	while (r == 0 && (errno = 0, e = readdir(d))) {
 		/* the position belongs to the clone, and the mount takes no file of that name */
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
 		    (depth == 1 && strcmp(e->d_name, ".stillfs-position") == 0))
@@ -163,9 +193,9 @@ static int same_dir(int src, int dst, int depth)
 		if (r < 0)
 			r = fail_at(e->d_name);
 	}
-	if (d)
-		(void)closedir(d);
-	return r;
+	if (d && r == 0 && (errno || is_gone(src)))
+		r = -1;
+	return end_dir(d, r);
 }
 
 /* ---- the mount ---- */
