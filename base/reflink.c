@@ -1,6 +1,7 @@
 /* base/reflink.c - see reflink.h. */
 #include "base/reflink.h"
 #include "base/cleanup.h"
+#include "base/xattrs.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -11,7 +12,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 
 #define DEPTH_MAX 72
 #define SLICE (64u << 20)
@@ -42,26 +42,6 @@ static int failed(const struct walk *w, int code, const char *rel)
 	return snap_error_set(w->err, code, "copy %s/%s: %s", w->what, rel, strerror(-code));
 }
 
-static int copy_xattrs(int in, int out)
-{
-	ssize_t n = flistxattr(in, NULL, 0), v;
-	cleanup_free char *names = NULL, *value = NULL;
-
-	if (n <= 0)
-		return n < 0 && errno != EOPNOTSUPP ? -errno : 0;
-	names = malloc((size_t)n);
-	value = malloc(XATTR_SIZE_MAX);
-	if (!names || !value)
-		return -ENOMEM;
-	n = flistxattr(in, names, (size_t)n);
-	for (const char *k = names; n > 0 && k < names + n; k += strlen(k) + 1) {
-		v = fgetxattr(in, k, value, XATTR_SIZE_MAX);
-		if (v < 0 || (fsetxattr(out, k, value, (size_t)v, 0) < 0 && errno != EOPNOTSUPP))
-			return -errno;
-	}
-	return n < 0 ? -errno : 0;
-}
-
 /* Owner before mode (a change of owner clears set-id bits), times last. */
 static int copy_attrs(int in, int out, const struct stat *st)
 {
@@ -70,7 +50,7 @@ static int copy_attrs(int in, int out, const struct stat *st)
 
 	if (fchown(out, st->st_uid, st->st_gid) < 0 || fchmod(out, st->st_mode & 07777) < 0)
 		return -errno;
-	r = copy_xattrs(in, out);
+	r = xattrs_add(in, out);
 	return r < 0 ? r : futimens(out, t) < 0 ? -errno : 0;
 }
 
@@ -249,7 +229,8 @@ int reflink_tree(int src, int dst, const char *what, struct reflink *rl, struct 
 	if (fstat(src, &st) < 0)
 		return snap_error_set(err, -errno, "copy %s: %s", what, strerror(errno));
 	w.dev = st.st_dev;
-	r = copy_dir(&w, src, dst, "", 1);
+	r = xattrs_disinherit(dst);
+	r = r < 0 ? failed(&w, r, "") : copy_dir(&w, src, dst, "", 1);
 	while ((f = w.names)) {
 		w.names = f->next;
 		free(f);

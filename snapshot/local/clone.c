@@ -5,6 +5,7 @@
  * Errors:    the first failure names its file. */
 #include "snapshot/local/local_int.h"
 #include "base/cleanup.h"
+#include "base/xattrs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -69,23 +70,6 @@ struct pool {
 	struct snap_error err;
 };
 
-/* Extended attributes are rare on database files: one call tells that there are none. */
-static int copy_xattrs(int in, int out)
-{
-	char names[4096], value[4096];
-	ssize_t n = flistxattr(in, names, sizeof(names));
-
-	if (n <= 0)
-		return n < 0 && errno != EOPNOTSUPP ? -1 : 0;
-	for (const char *k = names; k < names + n; k += strlen(k) + 1) {
-		ssize_t v = fgetxattr(in, k, value, sizeof(value));
-
-		if (v < 0 || (fsetxattr(out, k, value, (size_t)v, 0) < 0 && errno != EOPNOTSUPP))
-			return -1;
-	}
-	return 0;
-}
-
 /* Only with local_copy=yes: every byte, holes kept. */
 static int copy_bytes(int in, int out, off_t size)
 {
@@ -126,7 +110,7 @@ static int one_file(const struct lpair *p, const struct tree_entry *e)
 		return -errno;
 	if (p->copy ? copy_bytes(in, out, e->st.st_size) < 0 : ioctl(out, FICLONE, in) < 0)
 		return -errno;
-	return copy_xattrs(in, out) < 0 ? -errno : 0;
+	return xattrs_add(in, out);
 }
 
 static void fail(struct pool *w, int r, const char *rel)
@@ -210,6 +194,33 @@ static int clone_files(struct lrun *lr, struct lpair *p, const char *backing, st
 	return w.err.code ? snap_error_set(err, w.err.code, "%s", w.err.msg) : 0;
 }
 
+/* A directory's own, and its ACLs: when nothing is made in it any more, as a default ACL would be handed down. */
+static int dir_xattrs(const struct lpair *p, const char *rel)
+{
+	cleanup_fd int in = openat(p->src, rel, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_fd int out = -1;
+
+	if (in < 0)
+		return -errno;
+	if (flistxattr(in, NULL, 0) == 0) /* nearly all: writes are held meanwhile */
+		return 0;
+	out = openat(p->dst, rel, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return out < 0 ? -errno : xattrs_add(in, out);
+}
+
+static int all_dir_xattrs(struct lpair *p, const char *backing, struct snap_error *err)
+{
+	int r = 0;
+
+	for (size_t k = 0; r == 0 && k < p->tree.n; k++) {
+		const struct tree_entry *e = &p->tree.v[k];
+
+		if (S_ISDIR(e->st.st_mode) && (r = dir_xattrs(p, *e->rel ? e->rel : ".")) < 0)
+			snap_error_set(err, r, "clone the attributes of %s/%s: %s", backing, e->rel, strerror(-r));
+	}
+	return r;
+}
+
 static bool stop_asked(const void *arg)
 {
 	const struct prov_run *r = arg;
@@ -244,7 +255,7 @@ static int clone_pair(struct lrun *lr, unsigned i, struct snap_error *err)
 		if (linkat(p->dst, p->tree.v[e->link_to].rel, p->dst, e->rel, 0) < 0)
 			r = snap_error_set(err, -errno, "clone %s/%s: %s", backing, e->rel, strerror(errno));
 	}
-	return r;
+	return r < 0 ? r : all_dir_xattrs(p, backing, err);
 }
 
 int clone_all(struct lrun *lr, struct snap_error *err)

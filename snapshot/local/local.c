@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/hex.h"
+#include "base/xattrs.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -255,6 +256,8 @@ static int make_place(struct lrun *lr, unsigned i, struct snap_error *err)
 		r = -errno;
 	if (r == 0 && (set = openat(base, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
 		r = -errno;
+	if (r == 0)
+		r = xattrs_disinherit(set);
 	if (r == 0)
 		r = local_write_small(set, "id", lr->r->set_id);
 	if (r == 0) { /* for whoever finds it without a record */

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -171,6 +172,48 @@ def test_a_state_that_cannot_be_kept_is_not_restored_over_and_leaves_no_set(make
     full.unlink()
     assert ctl(m, "restore", "one", "--in-place").returncode == 0
     assert (m.mnt / "f").read_text() == "1"
+
+
+def acl(*named):
+    """An ACL as the kernel has it, with these users besides owner, group and others."""
+    entries = [(1, 7, -1), *((2, 7, uid) for uid in named), (4, 5, -1), (16, 7, -1), (32, 5, -1)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *e) for e in entries)
+
+
+def attributes(directory):
+    """name -> mode and extended attributes, of the root too."""
+    all_of = (p for p in [directory, *directory.rglob("*")] if p.name != ".stillfs-position")
+    return {str(p.relative_to(directory)): (p.stat().st_mode, {k: os.getxattr(p, k) for k in os.listxattr(p)}) for p in all_of}
+
+
+def test_directories_have_the_attributes_that_they_had_and_no_others(mount):
+    m = mount
+    for d in ("sub", "sub/plain", "bare"):
+        (m.mnt / d).mkdir()
+        (m.mnt / d / "f").write_text(d)
+    for d in ("", "sub"):
+        os.setxattr(m.mnt / d, "user.note", b"of " + d.encode())
+        os.setxattr(m.mnt / d, "trusted.note", b"x" * 5000)
+        os.setxattr(m.mnt / d, "system.posix_acl_default", acl(1234))
+        os.setxattr(m.mnt / d, "system.posix_acl_access", acl(1234, 5678))
+    before = attributes(m.mnt)
+    assert before["."][1]["user.note"] == b"of " and before["bare"][1] == {}
+    take(m, "one")
+    for d in ("", "sub"):
+        os.removexattr(m.mnt / d, "user.note")
+        os.removexattr(m.mnt / d, "system.posix_acl_default")
+    for d in ("", "bare", "bare/f", "sub/plain"):
+        os.setxattr(m.mnt / d, "user.later", b"1")
+    os.setxattr(m.mnt / "bare", "system.posix_acl_default", acl(99))
+    os.setxattr(m.mnt / "bare" / "f", "system.posix_acl_access", acl(99))
+    (m.mnt / "sub" / "plain" / "f").unlink()
+    parent = m.scratch.fs / "parent"
+    parent.mkdir()
+    os.setxattr(parent, "system.posix_acl_default", acl(77))
+    r = ctl(m, "restore", "one", "--to", parent / "new")
+    assert r.returncode == 0 and attributes(parent / "new") == before, r
+    r = ctl(m, "restore", "one", "--in-place")
+    assert r.returncode == 0 and attributes(m.mnt) == before, r
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/reflink.h"
+#include "base/xattrs.h"
 #include "ctl.h"
 #include "restore.h"
 
@@ -113,8 +114,10 @@ static int fill(const struct restore *r, int dst, bool copy)
 {
 	struct reflink rl = { .copy = copy, .stop = show };
 	struct snap_error err = { 0 };
-	int ret = 0;
+	int ret = xattrs_disinherit(dst);
 
+	if (ret < 0)
+		return ctl_fail("cannot take the parent's ACL from the new directory: ", strerror(-ret));
 	for (unsigned i = 0; ret == 0 && i < r->n; i++)
 		ret = fill_part(&r->part[i], dst, &rl, &err);
 	if (isatty(2))

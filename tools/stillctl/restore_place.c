@@ -10,12 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/reflink.h"
+#include "base/xattrs.h"
 #include "ctl.h"
 #include "restore.h"
 
@@ -48,27 +48,17 @@ static int same_content(int in, int out)
 	return n < 0 || ftruncate(out, at) < 0 || fsync(out) < 0 ? -1 : 0;
 }
 
-static int same_xattrs(int in, int out)
-{
-	static char names[65536], value[65536];
-	ssize_t n = flistxattr(in, names, sizeof(names)), v;
-
-	for (const char *k = names; n > 0 && k < names + n; k += strlen(k) + 1) {
-		v = fgetxattr(in, k, value, sizeof(value));
-		if (v < 0 || (fsetxattr(out, k, value, (size_t)v, 0) < 0 && errno != EOPNOTSUPP))
-			return -1;
-	}
-	return 0;
-}
-
 static int same_attrs(int in, int out, const struct stat *st)
 {
 	const struct timespec t[2] = { st->st_atim, st->st_mtim };
 
-	return fchown(out, st->st_uid, st->st_gid) < 0 || fchmod(out, st->st_mode & 07777) < 0 || same_xattrs(in, out) < 0 ||
-			       futimens(out, t) < 0 ?
-		       -1 :
-		       0;
+	int r = fchown(out, st->st_uid, st->st_gid) < 0 || fchmod(out, st->st_mode & 07777) < 0 ? -errno : xattrs_same(in, out);
+
+	if (r == 0 && futimens(out, t) == 0)
+		return 0;
+	if (r < 0)
+		errno = -r;
+	return -1;
 }
 
 static int same_file(int src, int dst, const char *name, const struct stat *st)

@@ -34,6 +34,82 @@ static void a_clone_equals_its_tree(void **state)
 	assert_int_equal(prov_local.data_path(at.p, "two", buf, sizeof(buf)), -ENOENT);
 }
 
+/* owner, user 1234, group, mask, others; the kernel's form */
+static const unsigned char acl[] = { 2, 0, 0, 0, 1, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 2, 0, 7, 0, 0xd2, 4, 0, 0, 4, 0, 5, 0,
+				     0xff, 0xff, 0xff, 0xff, 16, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 32, 0, 0, 0, 0xff, 0xff, 0xff, 0xff };
+
+static void put_attr(const char *a, const char *b, const char *name, const void *value, size_t n)
+{
+	char path[300];
+
+	path_of(path, sizeof(path), a, b);
+	assert_int_equal(setxattr(path, name, value, n, 0), 0);
+}
+
+/* path below the clone has this value of the attribute; n < 0: has it not. */
+static void assert_attr(const char *rel, const char *name, const void *value, ssize_t n)
+{
+	char path[300], have[512];
+
+	(void)snprintf(path, sizeof(path), "%s/one/data/%s", at.snaps, rel);
+	assert_int_equal(getxattr(path, name, have, sizeof(have)), n);
+	if (n > 0)
+		assert_memory_equal(have, value, n);
+}
+
+static void need_attrs(void)
+{
+	if (setxattr(at.backing[0], "system.posix_acl_default", acl, sizeof(acl), 0) == 0 && setxattr(at.dir, "user.x", "", 0, 0) == 0 &&
+	    removexattr(at.backing[0], "system.posix_acl_default") == 0)
+		return;
+	print_message("no attributes here\n");
+	skip();
+}
+
+static void directories_have_the_attributes_of_the_point(void **state)
+{
+	const char *b = at.backing[0];
+	char path[200];
+
+	need_attrs();
+	make_tree();
+	put_attr(b, "", "user.test", "early", 5);
+	put_attr(b, "sub", "user.gone", "", 0);
+	ok(preflight("one", ID_A));
+	put_attr(b, "", "user.test", "point", 5);
+	put_attr(b, "", "system.posix_acl_default", acl, sizeof(acl));
+	put_attr(b, "sub", "system.posix_acl_default", acl, sizeof(acl));
+	put_attr(b, "sub/deep", "user.deep", "yes", 3);
+	path_of(path, sizeof(path), b, "sub");
+	assert_int_equal(removexattr(path, "user.gone"), 0);
+	ok(prov_local.trigger(at.p, &at.run, 1000, &at.err));
+	put_attr(b, "", "user.test", "later", 5);
+	complete();
+	assert_attr("", "user.test", "point", 5);
+	assert_attr("", "system.posix_acl_default", acl, sizeof(acl));
+	assert_attr("sub", "system.posix_acl_default", acl, sizeof(acl));
+	assert_attr("sub", "user.gone", NULL, -1);
+	assert_attr("sub/deep", "user.deep", "yes", 3);
+	/* nothing was inherited by what was made below them */
+	assert_attr("sub/deep", "system.posix_acl_default", NULL, -1);
+	assert_attr("sub/deep/x", "system.posix_acl_access", NULL, -1);
+	assert_attr("data.ibd", "system.posix_acl_access", NULL, -1);
+}
+
+static void what_the_place_hands_down_is_not_in_the_clone(void **state)
+{
+	need_attrs();
+	make_tree();
+	assert_int_equal(mkdir(at.snaps, 0700), 0);
+	put_attr(at.snaps, "", "system.posix_acl_default", acl, sizeof(acl));
+	take_local("one", ID_A);
+	assert_clone("one", "data", 0);
+	assert_attr("", "system.posix_acl_default", NULL, -1);
+	assert_attr("", "system.posix_acl_access", NULL, -1);
+	assert_attr("sub/deep", "system.posix_acl_default", NULL, -1);
+	assert_attr("data.ibd", "system.posix_acl_access", NULL, -1);
+}
+
 static void holes_stay_holes(void **state)
 {
 	struct stat st;
@@ -220,6 +296,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, local_setup, local_teardown)
 		T(a_clone_equals_its_tree),
+		T(directories_have_the_attributes_of_the_point),
+		T(what_the_place_hands_down_is_not_in_the_clone),
 		T(holes_stay_holes),
 		T(sha256sum_checks_the_manifest),
 		T(the_clone_is_of_the_trigger_and_not_of_the_preflight),
