@@ -145,6 +145,7 @@ void inplace_synced(struct lane *l, uint64_t took_ns, uint64_t device_ns);
 bool inplace_device_quick(const struct lane *l); /* it often takes less than a volume's latency for them */
 bool inplace_sits(const struct lane *l); /* it makes such a call now; any thread */
 int inplace_done(struct lane *l, struct rq *r, int64_t res); /* res: of the call. The result or -errno */
+void inplace_replies(const struct rq *r); /* an operation of libfuse's is about to be answered; any thread */
 void inplace_measure(struct lane *l); /* a direct write has ended */
 uint64_t inplace_stuck_ms(const struct lane *l); /* how long the call has lasted that is made now; any thread */
 void inplace_guard(struct core *c); /* lane 1: the guard has gone off */

@@ -40,6 +40,8 @@
 #define PENALTY_MAX 4096u
 #define PENALTY_MAX_NS 200000000ull /* which few operations would make long */
 
+static _Thread_local struct lane *serving; /* this thread's lane, while libfuse serves on it and has not answered */
+
 void inplace_init(struct lane *l)
 {
 	if (l->idx == 0 && l->core->n_lanes > 1)
@@ -207,7 +209,9 @@ bool inplace_serve(struct lane *l, struct rq *r)
 	default:
 		count_add(&l->n_meta, 1);
 		r->next_step = RQ_LIBFUSE;
+		serving = l;
 		worker_serve(l->core, r, p->rec, l->idx);
+		serving = NULL;
 	}
 	atomic_store(&p->since_ns, 0);
 	balance_woke(l);
@@ -278,27 +282,42 @@ bool inplace_device_quick(const struct lane *l)
 }
 
 /* Before the reply, which brings the caller's next request: whoever is there now has waited behind this call. */
-int inplace_done(struct lane *l, struct rq *r, int64_t res)
+static void ask_who_waited(struct lane *l, const struct rq *r, uint64_t now)
 {
 	struct inplace *p = &l->inplace;
 	struct pollfd at = { .fd = l->fd[r->m->idx], .events = POLLIN };
-	int result = res < 0 ? -errno : (int)res;
 
-	if (p->direct_ns)
-		inplace_measure(l);
-	l->clock_ns = balance_now_ns();
-	if (l->clock_ns - p->since_ns < LONG_NS)
-		return result;
+	if (now - atomic_load_explicit(&p->since_ns, memory_order_relaxed) < LONG_NS)
+		return;
 	if (poll(&at, 1, 0) == 1) {
 		count_add(&p->n_waited, 1);
 		p->skip = p->penalty;
-		p->skip_ns = l->clock_ns + PENALTY_MAX_NS;
+		p->skip_ns = now + PENALTY_MAX_NS;
 		if (p->penalty < PENALTY_MAX)
 			p->penalty *= 2;
 	} else if (p->penalty > PENALTY_MIN) {
 		p->penalty--;
 	}
+}
+
+int inplace_done(struct lane *l, struct rq *r, int64_t res)
+{
+	int result = res < 0 ? -errno : (int)res;
+
+	if (l->inplace.direct_ns)
+		inplace_measure(l);
+	l->clock_ns = balance_now_ns();
+	ask_who_waited(l, r, l->clock_ns);
 	return result;
+}
+
+void inplace_replies(const struct rq *r)
+{
+	struct lane *l = serving;
+
+	serving = NULL;
+	if (l)
+		ask_who_waited(l, r, balance_now_ns());
 }
 
 uint64_t inplace_stuck_ms(const struct lane *l)

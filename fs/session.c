@@ -32,8 +32,10 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 
 	if (h->unique == 0) /* a notification */
 		return writev(m->dev_fd, iov, count);
-	if (r)
+	if (r) {
+		inplace_replies(r);
 		return writev(r->lane->fd[m->idx], iov, count);
+	}
 	if (count >= 2 && iov[1].iov_len >= sizeof(*out) && !h->error) {
 		out = iov[1].iov_base;
 		if (m->offered & PROTO_DIRECT_IO_ALLOW_MMAP) {

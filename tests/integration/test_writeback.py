@@ -313,6 +313,30 @@ def test_a_frozen_pair_holds_back_no_other_pairs_logs(scratch):
         assert not held_back
 
 
+def test_lookups_that_wait_for_the_device_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    """A lane that made such a call itself, and finds that others have come meanwhile, gives the next ones to the workers."""
+    with volume_mount(tmp_path, monkeypatch) as m:
+        dirs = [m.mnt / f"d{i}" for i in range(8)]
+        for d in dirs:
+            d.mkdir()
+            for i in range(300):
+                (d / f"f{i}").write_bytes(b"")
+        os.sync()
+
+        def found():
+            m.close()
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+            m.start()
+            threads = [threading.Thread(target=lambda d=d: [os.stat(d / f"f{i}") for i in range(300)]) for d in dirs]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            assert counter(m, "inplace_calls") > 0
+            return counter(m, "inplace_waited") > 0
+        wait_for("somebody who has waited", found)
+
+
 def waiting_threads(daemon):
     """What is in state D of its lanes and of the ring's workers, one word each."""
     for task in pathlib.Path(f"/proc/{daemon}/task").iterdir():
