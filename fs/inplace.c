@@ -123,10 +123,10 @@ static bool polls(const struct lane *l)
 	return false;
 }
 
-/* Does it alone fetch, with another lane there whom the guard could wake? */
+/* Does it alone fetch, with another lane there whom the guard could wake, and has nothing that this one could not get at? */
 static bool alone(struct lane *l)
 {
-	return atomic_load_explicit(&l->core->balance.n_active, memory_order_relaxed) == 1 &&
+	return !l->in_hand && atomic_load_explicit(&l->core->balance.n_active, memory_order_relaxed) == 1 &&
 	       atomic_load(&l->core->balance.all_run) && !atomic_load(&l->inbox_full) && gate_is_open(l->core->gate);
 }
 

@@ -78,6 +78,7 @@ struct lane {
 	bool lone[DOOR_MAX_PAIRS]; /* requests come one at a time: do not look for a second */
 	unsigned lone_turns;
 	uint64_t n_fetched;
+	bool in_hand; /* more of what was in the inbox: no other lane can take it */
 	uint64_t clock_ns; /* see lane_now() */
 	bool unseen[DOOR_MAX_PAIRS]; /* there may be more requests: the poll must be armed */
 	/* balance.c: how busy it is */

@@ -379,6 +379,7 @@ bool lane_serve_inbox(struct lane *l, struct lane *of)
 
 	for (struct rq *r = inbox_take(of), *next; r; r = next) {
 		next = r->next;
+		l->in_hand = next != NULL;
 		any = true;
 		l->spin.rest_ns = 0; /* the next request comes after this */
 		dispatch(l, r);

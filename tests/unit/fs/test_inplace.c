@@ -105,6 +105,24 @@ static void nor_with_a_poll_that_takes_others_wake_ups(void **state)
 	core_done(c);
 }
 
+/* They would wait for this call, as no other lane knows of them. */
+static void nor_with_more_requests_in_its_hands(void **state)
+{
+	struct core *c = core_over(*state);
+	struct lane *l = &c->lane[0];
+	struct mnt m = { .core = c };
+	struct rq r = { .m = &m, .opcode = FUSE_FSYNC };
+
+	l->lone[0] = true;
+	l->in_hand = true;
+	assert_false(enters(l));
+	assert_false(inplace_wanted(l, &r));
+	l->in_hand = false;
+	assert_true(enters(l));
+	assert_true(inplace_wanted(l, &r));
+	core_done(c);
+}
+
 static void a_slow_call_bars_the_next_ones_for_longer_each_time(void **state)
 {
 	struct core *c = core_over(*state);
@@ -273,6 +291,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(one_lane_that_fetches_alone_may, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(not_while_the_gate_is_closed, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(nor_with_a_poll_that_takes_others_wake_ups, gate_fixture_up, gate_fixture_down),
+		cmocka_unit_test_setup_teardown(nor_with_more_requests_in_its_hands, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(a_slow_call_bars_the_next_ones_for_longer_each_time, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(many_that_wait_a_little_bar_as_well, gate_fixture_up, gate_fixture_down),
 		cmocka_unit_test_setup_teardown(not_while_anything_of_its_own_is_on_its_way, gate_fixture_up, gate_fixture_down),
