@@ -2,6 +2,7 @@
 """
 
 import contextlib
+import itertools
 import json
 import os
 import threading
@@ -119,6 +120,9 @@ class Hammer:
         assert not self.thread.is_alive()
 
 
+DOMAINS = itertools.count(2)
+
+
 class Source:
     """A server that the site's replicates from, with clients that write to it all the time."""
 
@@ -126,7 +130,8 @@ class Source:
         kind = MariaDB if site.kind == "mariadb" else MySQL
         port = replication.free_port()
         (directory / "source-data").mkdir()
-        self.server = kind(directory / "source", directory / "source-data", server_id=2, options=replication.options(kind, port))
+        domain = [f"--gtid-domain-id={next(DOMAINS)}"] if kind is MariaDB else []
+        self.server = kind(directory / "source", directory / "source-data", server_id=2, options=[*replication.options(kind, port), *domain])
         self.replica, self.writers, self.failed, self.end = site.server, writers, [], threading.Event()
         self.threads = []
         try:
@@ -134,11 +139,22 @@ class Source:
             replication.account(self.server)
             self.server.query("CREATE DATABASE feed")
             self.server.query("CREATE TABLE feed.f (id INT AUTO_INCREMENT PRIMARY KEY, v INT)")
+            self._forget_an_earlier_one()
             replication.attach(self.replica, port)
             replication.catch_up(self.server, self.replica)
         except BaseException:
             self.close()
             raise
+
+    def _forget_an_earlier_one(self):
+        """Of a test before this one, on the same site."""
+        c = self.replica.connect()
+        with c.cursor() as cursor:
+            cursor.execute("SET SESSION sql_log_bin=0")
+            cursor.execute("DROP DATABASE IF EXISTS feed")
+            if isinstance(self.replica, MariaDB):
+                cursor.execute("SET GLOBAL gtid_slave_pos=''")
+        c.close()
 
     def feed(self):
         self.threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(self.writers)]
