@@ -281,6 +281,8 @@ const struct aws_key *creds_get(struct creds *c, uint32_t min_life_s, uint64_t d
 	c->stop = stop;
 	c->stop_arg = stop_arg;
 	r = run_chain(c, &fresh, &why);
+	c->stop = NULL; /* whom it asks may be gone at the next call */
+	c->stop_arg = NULL;
 	if (r == 0 && !lives(&fresh, min_life_s))
 		r = snap_error_set(&why, -EACCES, "keys from %s expire too soon, or have expired; check the host's clock and renew "
 						  "them", fresh.source);

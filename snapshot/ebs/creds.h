@@ -1,6 +1,6 @@
 /* snapshot/ebs/creds.h - keys, region and endpoint, from where AWS's tools take them, in their order.
  * Threads:  one thread at a time, the provider's. Reads the environment.
- * Blocks:   creds_get up to its deadline.
+ * Blocks:   up to the deadline; creds_get ends sooner when `stop`, which is asked within the call alone, says so.
  * Errors:   -errno with the sentence. A secret is in no sentence and no log, and is wiped when it goes. */
 #ifndef STILLFS_SNAPSHOT_EBS_CREDS_H
 #define STILLFS_SNAPSHOT_EBS_CREDS_H

@@ -18,7 +18,7 @@ struct creds {
 	char region[64];
 	char imds_token[512];
 	uint64_t imds_token_end_ns;
-	/* of the call that runs */
+	/* of the call that runs; stop: of creds_get alone, NULL outside of it */
 	uint64_t deadline_ns;
 	bool (*stop)(void *arg);
 	void *stop_arg;

@@ -41,6 +41,7 @@ static struct {
 	struct prov_run run;
 	struct snap_error err;
 	bool cancel;
+	bool asks_metadata; /* ebs.instance is not set, as by default */
 	char dir[128];
 } at;
 
@@ -72,6 +73,7 @@ static int teardown(void **state)
 		prov_ebs.close(at.p);
 	conf_free(at.conf);
 	scratch_remove(at.dir);
+	(void)unsetenv("AWS_EC2_METADATA_SERVICE_ENDPOINT");
 	return 0;
 }
 
@@ -85,7 +87,10 @@ static void begin(const struct hs_step *steps, size_t n, const char *volumes)
 	at.s = hs_start(false, steps, n);
 	give("ebs.endpoint", hs_url(at.s));
 	give("ebs.region", "eu-west-1");
-	give("ebs.instance", "i-0123456789abcdef0");
+	if (at.asks_metadata)
+		(void)setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", hs_url(at.s), 1);
+	else
+		give("ebs.instance", "i-0123456789abcdef0");
 	if (*volumes)
 		give("ebs.volumes", volumes);
 	at.p = prov_ebs.open(&at.door, &at.err);
@@ -192,6 +197,37 @@ static void volumes_are_found_below_the_backing(void **state)
 	at.door.pairs[0].backing_dev = 202ull << 8 | 80;
 	ok(preflight());
 	ebs_sysfs = "/sys";
+	hs_stop(at.s, false);
+}
+
+#define TOKEN { .body = "TOKEN", .expect = "PUT /latest/api/token" }
+#define INSTANCE_ID { .body = "i-0123456789abcdef0", .expect = "GET /latest/meta-data/instance-id" }
+
+static void told(void *arg, size_t i, const char *why)
+{
+}
+
+static bool never(const struct prov_run *r)
+{
+	return false;
+}
+
+static void the_instance_is_asked_of_the_metadata_service_by_nobody_but_the_call_that_runs(void **state)
+{
+	static const char ids[1][33] = { ID };
+	struct prov_run *look = calloc(1, sizeof(*look));
+
+	at.asks_metadata = true;
+	PLAY(A, { .body = SNAPS(""), .expect = "Filter.1.Name=tag%3Astillfs%3Aid" }, TOKEN, INSTANCE_ID, ONE);
+
+	assert_non_null(look);
+	*look = at.run;
+	at.run.cancelled = never;
+	ok(prov_ebs.holds(at.p, look, ids, 1, told, NULL, 5000, &at.err)); /* what finds the keys */
+	at.cancel = true;
+	free(look); /* whoever asks it yet is seen by ASan, or gives the run up */
+	ok(preflight());
+	assert_says(hs_request(at.s, 2), "x-aws-ec2-metadata-token: TOKEN");
 	hs_stop(at.s, false);
 }
 
@@ -558,6 +594,7 @@ int main(void)
 		T(one_volume_is_one_request_on_the_warm_connection_and_is_followed),
 		T(several_volumes_are_one_request_with_the_others_excluded),
 		T(volumes_are_found_below_the_backing),
+		T(the_instance_is_asked_of_the_metadata_service_by_nobody_but_the_call_that_runs),
 		T(what_cannot_work_is_refused_before_anything_is_held),
 		T(options_that_are_none_are_refused_at_the_start),
 		T(a_partial_or_foreign_answer_fails_and_everything_made_is_deleted),
