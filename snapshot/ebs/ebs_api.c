@@ -183,7 +183,8 @@ int api_delete(struct api *a, const char *snapshot, struct snap_error *err)
 	r = api_call(a, "DeleteSnapshot", &form, false, &x, &why);
 	xml_free(x);
 	vbuf_free(&form);
-	if (r == -ENOENT && strcmp(a->code, "InvalidSnapshot.NotFound") == 0)
+	a->not_found = r == -ENOENT && strcmp(a->code, "InvalidSnapshot.NotFound") == 0;
+	if (a->not_found)
 		return 0;
 	if (r == -EACCES && strcmp(a->code, "UnauthorizedOperation") == 0)
 		return snap_error_set(err, r, "%s: this host may take snapshots and not delete them; whoever has the policy prune of "

@@ -59,6 +59,7 @@ struct api {
 	/* filled */
 	enum ec2_fate fate;
 	char code[64];
+	bool not_found; /* api_delete: EC2 does not know it. It has gone; or it is so new that a part of EC2 does not know it yet */
 };
 /* Region, endpoint, keys that live long enough, and for `instance` the id of this instance. */
 int api_connect(struct api *a, bool instance, struct snap_error *err);
@@ -69,7 +70,7 @@ int api_pages(struct api *a, const char *action, const struct vbuf *form,
 /* Snapshots with tag key=value, of the account alone. */
 int api_find(struct api *a, const char *key, const char *value, struct snaps *out, struct snap_error *err);
 void api_read_snap(const struct xml_elem *e, struct snap *out);
-int api_delete(struct api *a, const char *snapshot, struct snap_error *err); /* 0 also when it is gone */
+int api_delete(struct api *a, const char *snapshot, struct snap_error *err); /* 0 also when it is not_found */
 /* CreateTags on snapshots from..to-1 of s. */
 int api_tag_all(struct api *a, const struct snaps *s, unsigned from, unsigned to, const char *key, const char *value,
 		struct snap_error *err);
@@ -89,6 +90,8 @@ const char *create_action(const struct erun *er);
 void ebs_finish(void *self, struct prov_run *r);
 /* ebs_remove.c: prov_ops.discard, remove */
 int ebs_discard(void *self, struct prov_run *r, struct snap_error *err);
+/* The same, with look_ms for what EC2 does not show yet; for who will not look again. */
+int ebs_discard_within(void *self, struct prov_run *r, uint32_t look_ms, struct snap_error *err);
 int ebs_remove(void *self, const char *name, const char *set_id, uint32_t max_ms, struct snap_error *err);
 /* ebs_use.c: may these be deleted? -EBUSY with what keeps one of them: a lock, an image, a volume that is being made
  * of it. Another error: it cannot be known now. 0 also when this host may not ask; then the deletion's answer tells. */

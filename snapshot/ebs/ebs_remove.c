@@ -9,45 +9,74 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DISCARD_MS 50000u
-#define QUIET_MS 8000u /* after a lost answer: nothing more has shown up for so long */
+#define LOOK_MS 8000u /* how long discard looks for what EC2 does not show yet */
+#define CALLS_MS 42000u /* and the last calls after it */
 
 /* ---- of a failed run ---- */
 
-static int delete_all(struct api *a, const struct snaps *s, struct snap_error *err)
+static bool among(const struct snaps *s, const char *id)
 {
-	int r = 0, one;
+	unsigned i = 0;
 
-	for (unsigned i = 0; i < s->n; i++) { /* all, also when one cannot be deleted */
-		one = api_delete(a, s->v[i].id, err);
-		r = r ? r : one;
-	}
-	return r;
+	while (i < s->n && strcmp(s->v[i].id, id) != 0)
+		i++;
+	return i < s->n;
 }
 
-/* After a lost answer: delete what carries the attempt's mark, until nothing more shows up. */
-static int delete_late(struct api *a, struct erun *er, struct snap_error *err)
+/* All that have not gone yet, also when one cannot be deleted. young: a part of EC2 may not know yet what another part has
+ * made, and one that is not found is none that has gone. 0; -EAGAIN some are not known yet. */
+static int delete_all(struct api *a, const struct snaps *s, bool young, struct snaps *gone, struct snap_error *err)
+{
+	const char *unknown = NULL;
+	int r = 0, one;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		if (among(gone, s->v[i].id))
+			continue;
+		one = api_delete(a, s->v[i].id, err);
+		if (one == 0 && a->not_found && young)
+			unknown = s->v[i].id;
+		else if (one == 0 && gone->n < SNAPS_MAX)
+			gone->v[gone->n++] = s->v[i];
+		r = r ? r : one;
+	}
+	return r < 0 || !unknown ? r : -EAGAIN;
+}
+
+/* Delete those whose ids are known. */
+static int delete_known(struct api *a, struct erun *er, uint64_t until_ns, struct snaps *gone, struct snap_error *err)
+{
+	const struct timespec pause = { .tv_nsec = 500000000 };
+	int r;
+
+	for (;;) {
+		r = delete_all(a, &er->snaps, clock_boot_ns() - er->fixed_ns < NEW_S * NS_PER_S, gone, err);
+		if (r != -EAGAIN || err->code || clock_boot_ns() >= until_ns)
+			break;
+		(void)nanosleep(&pause, NULL);
+	}
+	return r < 0 ? snap_error_set(err, r, "%u of its %u snapshots are not known to EC2 yet, and may still show up", er->snaps.n - gone->n,
+				      er->snaps.n) : 0;
+}
+
+/* After a lost answer: delete what carries the attempt's mark, until all that there can be has gone. */
+static int delete_late(struct api *a, struct erun *er, uint64_t until_ns, struct snaps *gone, struct snap_error *err)
 {
 	const struct timespec pause = { .tv_nsec = 500000000 };
 	struct snaps *found = calloc(1, sizeof(*found));
-	uint64_t quiet = clock_boot_ns() + QUIET_MS * NS_PER_MS;
-	int r = found ? 0 : -ENOMEM;
-	bool all = false;
+	int r = found ? 0 : snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
 
-	while (r == 0 && !all && clock_boot_ns() < quiet) {
+	while (!err->code && gone->n < er->vols.n && clock_boot_ns() < until_ns) {
 		r = api_find(a, "stillfs:attempt", er->attempt, found, err);
-		if (r == 0 && found->n) {
-			r = delete_all(a, found, err);
-			/* deleted ones may be described for a moment: all there can be is gone */
-			all = r == 0 && found->n >= er->vols.n;
-		}
-		if (!all)
+		if (r == 0)
+			r = delete_all(a, found, true, gone, err);
+		if (gone->n < er->vols.n)
 			(void)nanosleep(&pause, NULL);
 	}
 	free(found);
-	if (r < 0)
+	if (err->code)
 		return snap_error_set(err, r, "delete what the lost request made: %s", strerror(-r));
-	return all ? 0 : snap_error_set(err, -EAGAIN, "what the lost request made may still show up; it is looked for again");
+	return gone->n >= er->vols.n ? 0 : snap_error_set(err, -EAGAIN, "what the lost request made may still show up");
 }
 
 /* They cannot be deleted here: let nobody take them for good. Where that is not allowed either, the catalog alone knows. */
@@ -63,18 +92,26 @@ static void mark_failed(struct api *a, struct erun *er)
 	free(s);
 }
 
-int ebs_discard(void *self, struct prov_run *r, struct snap_error *err)
+int ebs_discard_within(void *self, struct prov_run *r, uint32_t look_ms, struct snap_error *err)
 {
-	struct api a = { .e = self, .deadline_ns = clock_boot_ns() + DISCARD_MS * NS_PER_MS };
+	uint64_t until = clock_boot_ns() + look_ms * NS_PER_MS;
+	struct api a = { .e = self, .deadline_ns = until + CALLS_MS * NS_PER_MS };
+	struct snaps *gone = calloc(1, sizeof(*gone));
 	struct erun *er = r->ref;
-	int ret = 0;
+	int ret = gone ? 0 : snap_error_set(err, -ENOMEM, "provider ebs: out of memory");
 
-	if (er && er->sent)
-		ret = er->sure ? delete_all(&a, &er->snaps, err) : delete_late(&a, er, err);
+	if (ret == 0 && er && er->sent)
+		ret = er->sure ? delete_known(&a, er, until, gone, err) : delete_late(&a, er, until, gone, err);
 	if (ret == -EACCES)
 		mark_failed(&a, er);
+	free(gone);
 	ebs_finish(self, r);
 	return ret;
+}
+
+int ebs_discard(void *self, struct prov_run *r, struct snap_error *err)
+{
+	return ebs_discard_within(self, r, LOOK_MS, err);
 }
 
 /* ---- of a set ---- */

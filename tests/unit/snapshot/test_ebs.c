@@ -413,6 +413,53 @@ static void what_a_lost_request_made_too_late_is_deleted(void **state)
 	}
 }
 
+#define NOT_FOUND { .status = 400, .body = ERR("InvalidSnapshot.NotFound"), .expect = "SnapshotId=snap-1" }
+
+static void an_id_that_ec2_does_not_know_yet_is_not_taken_for_deleted(void **state)
+{
+	PLAY(A, ONE, { .body = MADE }, NOT_FOUND, NOT_FOUND, { .body = DELETED, .expect = "SnapshotId=snap-1" });
+
+	ok(preflight());
+	ok(trigger(5000));
+	ok(discard());
+	assert_int_equal(hs_count(at.s), 8);
+	hs_stop(at.s, false);
+}
+
+static void what_ec2_does_not_know_for_long_is_left_to_a_later_look(void **state)
+{
+	PLAY(A, ONE, { .body = MADE }, { .status = 400, .body = ERR("InvalidSnapshot.NotFound"), .forever = true });
+
+	ok(preflight());
+	ok(trigger(5000));
+	assert_int_equal(discard(), -EAGAIN);
+	assert_says(at.err.msg, "1 of its 1 snapshots are not known to EC2 yet");
+	hs_stop(at.s, false);
+}
+
+static void what_is_not_found_when_it_is_old_has_gone(void **state)
+{
+	PLAY(A, ONE, { .body = MADE }, NOT_FOUND);
+
+	ok(preflight());
+	ok(trigger(5000));
+	((struct erun *)at.run.ref)->fixed_ns -= NEW_S * NS_PER_S;
+	ok(discard());
+	assert_int_equal(hs_count(at.s), 6);
+	hs_stop(at.s, false);
+}
+
+static void what_a_lost_request_made_is_deleted_also_where_ec2_shows_it_and_does_not_know_it(void **state)
+{
+	PLAY(A, ONE, { .kind = HS_LOST }, { .body = SNAPS("") }, { .body = SNAPS("") }, { .body = SNAPS(SNAP("snap-1", A, "pending", "0%")) }, NOT_FOUND,
+	     { .body = SNAPS(SNAP("snap-1", A, "pending", "0%")) }, { .body = DELETED, .expect = "SnapshotId=snap-1" });
+
+	ok(preflight());
+	assert_int_equal(trigger(600), -EIO);
+	ok(discard());
+	hs_stop(at.s, false);
+}
+
 static void a_failed_snapshot_fails_the_set_with_awss_reason(void **state)
 {
 	struct prov_progress p;
@@ -604,6 +651,10 @@ int main(void)
 		T(a_lost_answer_is_no_loss_when_the_snapshot_shows_up_in_the_hold),
 		T(a_late_answer_is_looked_for_before_the_hold_ends),
 		T(what_a_lost_request_made_too_late_is_deleted),
+		T(an_id_that_ec2_does_not_know_yet_is_not_taken_for_deleted),
+		T(what_ec2_does_not_know_for_long_is_left_to_a_later_look),
+		T(what_is_not_found_when_it_is_old_has_gone),
+		T(what_a_lost_request_made_is_deleted_also_where_ec2_shows_it_and_does_not_know_it),
 		T(a_failed_snapshot_fails_the_set_with_awss_reason),
 		T(a_cancelled_run_does_not_wait_for_the_api),
 		T(remove_deletes_the_sets_snapshots_and_only_them),
