@@ -29,6 +29,7 @@
 #define COMMAND_MS 300000u /* a lock's life, when a command of the operator runs under it */
 #define LOCK_SPARE_MS 15000u
 #define ANSWER_SPARE_MS 200u /* of the freeze's deadline, for the way back */
+#define LATE_MS (NEW_S * 1000) /* how long what a lost request made is looked for: nobody comes later for it */
 
 volatile int classic_stop;
 
@@ -330,6 +331,19 @@ static int tell(struct snap_error *err)
 	return r < 0 ? snap_error_set(err, r, "the snapshots are good, but not all tags are on them: %s", err->code ? err->msg : strerror(-r)) : 0;
 }
 
+/* Delete what the failed attempt made. Nothing is held any more, and a program that ends cannot look later. */
+static void take_back(void)
+{
+	const struct erun *er = at.run.ref;
+	struct snap_error left = { 0 };
+
+	if (er->sent && !er->sure)
+		DEBUG("looking for what the lost request made, for up to %u s", LATE_MS / 1000);
+	if (ebs_discard_within(at.ebs, &at.run, LATE_MS, &left) < 0)
+		classic_say("warning: the failed attempt may leave snapshots that nobody deletes: %s; delete snapshots with the tag "
+			    "stillfs:id=%s", left.msg, at.id);
+}
+
 /* Everything undone, whatever happened. */
 static int after(int r, struct snap_error *err)
 {
@@ -351,10 +365,7 @@ static int after(int r, struct snap_error *err)
 	if (stop_servers(true, &why) < 0 && one == 0)
 		one = -EIO;
 	if (r < 0 && at.run.ref) {
-		struct snap_error left = { 0 };
-
-		if (prov_ebs.discard(at.ebs, &at.run, &left) < 0)
-			classic_say("warning: what the failed attempt made is left: %s", left.msg);
+		take_back();
 	} else if (r == 0) {
 		r = tell(err);
 		prov_ebs.finish(at.ebs, &at.run);
@@ -383,7 +394,7 @@ static int take(struct snap_error *err)
 		if (at.dbs)
 			(void)dbs_unlock(at.dbs, r, &ignored);
 		if (at.run.ref)
-			(void)prov_ebs.discard(at.ebs, &at.run, &ignored);
+			take_back(); /* nothing, but for an endpoint that carries dry runs out */
 		return r;
 	}
 	r = lock(err);

@@ -79,7 +79,7 @@ static int delete_late(struct api *a, struct erun *er, uint64_t until_ns, struct
 	return gone->n >= er->vols.n ? 0 : snap_error_set(err, -EAGAIN, "what the lost request made may still show up");
 }
 
-/* They cannot be deleted here: let nobody take them for good. Where that is not allowed either, the catalog alone knows. */
+/* They cannot be deleted now, or here: let nobody take them for good. Where that is not allowed either, the catalog alone knows. */
 static void mark_failed(struct api *a, struct erun *er)
 {
 	struct snaps *s = calloc(1, sizeof(*s));
@@ -102,7 +102,7 @@ int ebs_discard_within(void *self, struct prov_run *r, uint32_t look_ms, struct 
 
 	if (ret == 0 && er && er->sent)
 		ret = er->sure ? delete_known(&a, er, until, gone, err) : delete_late(&a, er, until, gone, err);
-	if (ret == -EACCES)
+	if (ret < 0 && er && er->sent)
 		mark_failed(&a, er);
 	free(gone);
 	ebs_finish(self, r);

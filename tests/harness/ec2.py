@@ -101,6 +101,7 @@ class Proxy:
     `holding`: actions that were met by these two.  Of DescribeVolumes "as STATE": what is available is in that state, "gone": none.
     pending: snapshots are not completed yet; away: every connection is cut; aged: snapshots were made long ago (a volume may be
     snapshotted once in 15 s).  holds: {snapshot: "locked", "image" or "restore"}, what keeps it from being deleted.
+    shy: DescribeSnapshots does not show one that is younger than so many seconds.
     page: DescribeSnapshots answers so many at once, and begins with a page that is empty.  foreign: (NAME, N): N snapshots of
     another host, whose stillfs has this name, too, and whose sets have ours' names."""
 
@@ -109,6 +110,7 @@ class Proxy:
         self.calls, self.copies, self.made = [], {}, []
         self.faults = collections.defaultdict(list)
         self.holds, self.page, self.foreign = {}, 0, ("", 0)
+        self.shy, self.born = 0, {}
         self.pending = self.away = self.aged = False
         self.released, self.holding = threading.Event(), []
         proxy = self
@@ -162,6 +164,7 @@ class Proxy:
                 self.copies[snap] = where / f"{snap}.img"
                 subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(image), str(self.copies[snap])], check=True)
                 self.made.append(snap)
+                self.born[snap] = time.monotonic()
 
     def held(self, form):
         """The answer to a question about what holds snapshots: moto knows nothing of locks, and its volumes are made at once. None:
@@ -203,6 +206,14 @@ class Proxy:
         more = f"<nextToken>{end}</nextToken>".encode() if end < len(items) or begin < 0 else b""
         return b"<DescribeSnapshotsResponse><snapshotSet>" + text + b"</snapshotSet>" + more + b"</DescribeSnapshotsResponse>"
 
+    def without_new(self, answer):
+        root = ElementTree.fromstring(re.sub(rb'xmlns="[^"]*"', b"", answer))
+        for s in root.iter("snapshotSet"):
+            for i in s.findall("item"):
+                if time.monotonic() - self.born.get(i.findtext("snapshotId"), -self.shy) < self.shy:
+                    s.remove(i)
+        return ElementTree.tostring(root)
+
     def wait_released(self, action):
         self.holding.append(action)
         self.released.wait(300)
@@ -236,6 +247,8 @@ class Proxy:
             status, answer = self.forward(handler, body)
             if status == 200 and action.startswith("CreateSnapshot") and not dry:
                 self.copy(answer)
+        if self.shy and action == "DescribeSnapshots" and status == 200:
+            answer = self.without_new(answer)
         if self.page and action == "DescribeSnapshots" and status == 200:
             answer = self.paged(form, answer)
         if fault == "held":

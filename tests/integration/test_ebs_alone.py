@@ -201,6 +201,26 @@ def test_the_deadline_thaws_while_the_program_is_stopped_and_the_snapshot_is_no_
     wait_for("the clean-up", lambda: cloud.proxy.left() == 0, 30)
 
 
+def test_what_a_lost_request_made_is_deleted_also_when_it_shows_up_late(cloud, scratch, env, keys):  # noqa: F811
+    """Nobody comes later for it: this program has no daemon."""
+    cloud.faults["CreateSnapshot"], cloud.proxy.shy = ["lost"], 13
+    code, out, err = finished(env, *keys, "--freeze-filesystem", scratch.fs, "--snapshot-timeout", "2", cloud.volumes[0])
+    assert code == 1 and out == "" and "no answer to CreateSnapshot" in err, (code, out, err)
+    assert len(cloud.made) == 1 and cloud.proxy.left() == 0, err
+    assert "warning" not in err.replace("warning: secrets on the command line", ""), err
+
+
+def test_what_cannot_be_deleted_is_marked_as_failed_and_named(cloud, scratch, env, keys):  # noqa: F811
+    cloud.faults["CreateSnapshot"], cloud.proxy.shy = ["lost"], 4
+    cloud.faults["DeleteSnapshot"] = ["code OperationNotPermitted"]
+    code, out, err = finished(env, *keys, "--freeze-filesystem", scratch.fs, "--snapshot-timeout", "2", cloud.volumes[0])
+    snapshot, = cloud.made
+    assert code == 1 and out == "" and cloud.proxy.deleted == [], (code, out, err)
+    assert {"ResourceId.1": snapshot, "Tag.1.Key": "stillfs:failed"}.items() <= cloud.sent("CreateTags")[-1].items(), err
+    form, = cloud.sent("CreateSnapshot")
+    assert re.search(f"warning: .*{snapshot}.*; delete snapshots with the tag stillfs:id={tags_of(form)['stillfs:id']}", err), err
+
+
 def test_a_signal_ends_it_with_everything_undone(cloud, scratch, env, keys, db):  # noqa: F811
     marks = [scratch.dir / "pre", scratch.dir / "post"]
     cloud.faults["CreateSnapshot"] = ["late 5.0"]
