@@ -24,7 +24,7 @@ bool ctl_json, ctl_color;
 
 enum opt {
 	O_KEY = 256, O_SECRET, O_SECRET_FILE, O_ROLE, O_REGION, O_DESCRIPTION, O_TAG, O_FREEZE, O_NO_FREEZE, O_MYSQL, O_MONGO, O_STOP,
-	O_PERCONA, O_ACCOUNT, O_PASSWORD, O_STATUS_FILE, O_LIMIT, O_PRE, O_POST, O_VERSION, O_SIGNATURE, O_ENDPOINT,
+	O_PERCONA, O_ACCOUNT, O_PASSWORD, O_STATUS_FILE, O_LIMIT, O_FREEZE_LIMIT, O_TRIES, O_PRE, O_POST, O_VERSION, O_SIGNATURE, O_ENDPOINT,
 };
 
 static const struct option options[] = {
@@ -43,8 +43,8 @@ static const struct option options[] = {
 	{ "mysql", 0, NULL, O_MYSQL }, { "mysql-defaults-file", 1, NULL, O_ACCOUNT }, { "mysql-host", 1, NULL, O_ACCOUNT },
 	{ "mysql-socket", 1, NULL, O_ACCOUNT }, { "mysql-username", 1, NULL, O_ACCOUNT }, { "mysql-password", 1, NULL, O_PASSWORD },
 	{ "mysql-master-status-file", 1, NULL, O_STATUS_FILE }, { "mysql-stop", 0, NULL, O_STOP }, { "percona", 0, NULL, O_PERCONA },
-	{ "snapshot-timeout", 1, NULL, O_LIMIT }, { "lock-timeout", 1, NULL, O_LIMIT }, { "lock-tries", 1, NULL, O_LIMIT },
-	{ "lock-sleep", 1, NULL, O_LIMIT }, { "pre-freeze-command", 1, NULL, O_PRE }, { "post-thaw-command", 1, NULL, O_POST },
+	{ "snapshot-timeout", 1, NULL, O_FREEZE_LIMIT }, { "lock-timeout", 1, NULL, O_LIMIT },
+	{ "lock-tries", 1, NULL, O_TRIES }, { "lock-sleep", 1, NULL, O_LIMIT }, { "pre-freeze-command", 1, NULL, O_PRE }, { "post-thaw-command", 1, NULL, O_POST },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -87,6 +87,22 @@ static void help(void)
 
 /* ---- the command line ---- */
 
+/* No time to be frozen for, and no try at the lock, are none: nothing could be taken, or without a lock. */
+static int take_number(int c, const char *arg)
+{
+	static const char *const digits[] = { "0123456789.", "0123456789" };
+	char *end;
+	double v = strtod(arg, &end);
+	bool number = *arg && strspn(arg, digits[c == O_TRIES]) == strlen(arg) && !*end && v <= 3600;
+
+	o.limits = true;
+	if (c == O_TRIES && (!number || v < 1))
+		return fail("--lock-tries: expected a whole number from 1 to 3600: ", arg);
+	if (c == O_FREEZE_LIMIT && (!number || v < 0.001))
+		return fail("--snapshot-timeout: expected seconds, more than 0 and up to 3600: ", arg);
+	return number ? 0 : fail("--lock-timeout, --lock-sleep: expected seconds, up to 3600: ", arg);
+}
+
 static int take(int c, char *arg)
 {
 	switch (c) {
@@ -120,10 +136,8 @@ static int take(int c, char *arg)
 	case O_ACCOUNT: o.accounts = true; return 0;
 	case O_STATUS_FILE: o.status_file = true; return 0;
 	case O_LIMIT:
-		o.limits = true;
-		if (strspn(arg, "0123456789.") == strlen(arg) && *arg && strtod(arg, NULL) <= 3600)
-			return 0;
-		return fail("expected seconds or a number, up to 3600: ", arg);
+	case O_FREEZE_LIMIT:
+	case O_TRIES: return take_number(c, arg);
 	case O_PRE: o.pre = arg; return 0;
 	case O_POST: o.post = arg; return 0;
 	default: return 0;

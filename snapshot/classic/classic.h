@@ -38,7 +38,7 @@ struct dbs; /* body there */
 struct dbs *dbs_open(const struct door *frozen, bool mysql, bool mongo, struct snap_error *err);
 struct dbs *dbs_free(struct dbs *d); /* drops connections, and with them locks */
 int dbs_preflight(struct dbs *d, struct snap_error *err); /* and what comes before the lock */
-/* tries: how often, with pauses of sleep_ms. The position's lines come to *pos. -EAGAIN not got. */
+/* tries: how often, with pauses of sleep_ms. The position's lines come to *pos. -EAGAIN not got; -EINVAL no try. */
 int dbs_lock(struct dbs *d, unsigned tries, uint32_t sleep_ms, uint32_t lock_ms, struct vbuf *pos, struct snap_error *err);
 /* Nothing can be written: those that need no writing to let go and have all files there. Were these all? */
 bool dbs_unlock_frozen(struct dbs *d);

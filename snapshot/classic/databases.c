@@ -132,6 +132,8 @@ int dbs_lock(struct dbs *d, unsigned tries, uint32_t sleep_ms, uint32_t lock_ms,
 	struct snap_error why = { 0 };
 	int r = 0;
 
+	if (tries == 0) /* the position of what is not locked is no position */
+		return snap_error_set(err, -EINVAL, "no try at the lock is allowed: give --lock-tries a whole number from 1");
 	for (unsigned i = 0; i < tries; i++) {
 		why = (struct snap_error){ 0 };
 		r = classic_stop ? snap_error_set(&why, -ECANCELED, "interrupted") : lock_all(d, lock_ms, &why);

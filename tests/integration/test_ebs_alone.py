@@ -338,6 +338,34 @@ until mysqladmin --defaults-file={scratch.dir}/.my.cnf ping > /dev/null 2>&1; do
             again.close()
 
 
+def test_no_try_at_the_lock_is_no_lock(cloud, scratch, env, keys, db):  # noqa: F811
+    """Nothing is taken, and no position is shown, of a server that was not locked; also when stillfs-classic is started with it."""
+    options = [*keys, *account(db), "--freeze-filesystem", scratch.fs]
+    for tries in ("0", "0.5", "1.5", "00", "."):
+        code, out, err = finished(env, *options, "--lock-tries", tries, cloud.volumes[0])
+        assert (code, out) == (2, "") and f"--lock-tries: expected a whole number from 1 to 3600: {tries}" in err, (tries, code, out, err)
+    for name in ("--snapshot-timeout", "--lock-timeout"):
+        code, out, err = finished(env, *options, name, "1.2.3", cloud.volumes[0])
+        assert (code, out) == (2, "") and "expected seconds" in err, (name, code, out, err)
+    code, out, err = finished(env, *options, "--snapshot-timeout", "0.0", cloud.volumes[0])
+    assert (code, out) == (2, "") and "--snapshot-timeout: expected seconds, more than 0 and up to 3600: 0.0" in err, (code, out, err)
+    fd = os.memfd_create("options", 0)
+    words = [*options, "--lock-tries", "0", "--volume", cloud.volumes[0]]
+    for name, value in pairs(words):
+        os.write(fd, f"{name[2:]}\0{value}\0".encode())
+    r = subprocess.run([str(BUILD / "snapshot" / "stillfs-classic"), str(fd)], pass_fds=[fd], env=env, capture_output=True, text=True)
+    os.close(fd)
+    assert (r.returncode, r.stdout) == (1, "") and "no try at the lock" in r.stderr, r
+    assert cloud.made == []
+
+
+def pairs(words):
+    """(option, value) of a command line."""
+    for i, w in enumerate(words):
+        if str(w).startswith("--"):
+            yield w, "" if i + 1 == len(words) or str(words[i + 1]).startswith("--") else words[i + 1]
+
+
 def test_what_is_refused_takes_nothing(cloud, scratch, env, keys, db):  # noqa: F811
     plain = [*keys, "--freeze-filesystem", scratch.fs]
     for args, code, words in [
