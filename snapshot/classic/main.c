@@ -49,7 +49,10 @@ static struct {
 	struct vbuf tags, position;
 	uint64_t locking_ns; /* when the databases' locks were asked for */
 	bool status_written;
+	char **given; /* the environment as it came: keys that we put into our own are not for what we start */
 } at;
+
+extern char **environ;
 
 static void on_signal(int sig)
 {
@@ -186,15 +189,31 @@ static int make_run(struct snap_error *err)
 
 /* ---- commands ---- */
 
+static int keep_environment(struct snap_error *err)
+{
+	size_t n = 0;
+
+	while (environ[n])
+		n++;
+	at.given = calloc(n + 1, sizeof(*at.given));
+	if (!at.given)
+		return snap_error_set(err, -ENOMEM, "out of memory");
+	memcpy(at.given, environ, n * sizeof(*at.given)); /* setenv replaces the strings, and leaves them as they are */
+	return 0;
+}
+
 static int command(const char *what, const char *text, struct snap_error *err)
 {
+	char **own = environ;
 	int status;
 
 	if (!text)
 		return 0;
 	DEBUG("%s: %s", what, text);
 	(void)fflush(stdout);
+	environ = at.given;
 	status = system(text);
+	environ = own;
 	return status == 0 ? 0 : snap_error_set(err, -EIO, "%s failed: %s", what, text);
 }
 
@@ -418,6 +437,8 @@ int main(int argc, char **argv)
 		(void)sigaction(signals[i], &sa, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (r == 0)
+		r = keep_environment(&err);
+	if (r == 0)
 		r = take(&err);
 	at.guard = guard_end(at.guard);
 	at.dbs = dbs_free(at.dbs);
@@ -426,6 +447,7 @@ int main(int argc, char **argv)
 	conf_free(at.conf);
 	vbuf_free(&at.tags);
 	vbuf_free(&at.position);
+	free(at.given);
 	if (r < 0)
 		(void)fprintf(stderr, "ec2-consistent-snapshot: %s\n", err.code ? err.msg : strerror(-r));
 	return r == 0 ? 0 : r == -EINVAL && !at.ebs ? 2 : 1;

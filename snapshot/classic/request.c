@@ -1,6 +1,6 @@
 /* snapshot/classic/request.c - what was asked for: the options as tools/ec2-consistent-snapshot passes them on, and what they
  * mean for coordinators and provider. Secrets come through a file in memory and go into files in memory and this process's
- * own environment, where nobody else looks.
+ * own environment, where nobody else looks; main.c keeps it from what it starts.
  * Called by: main.c. Blocks: reads files that the options name. Errors: -errno with the sentence, never a secret. */
 #include "snapshot/classic/classic.h"
 #include "base/cleanup.h"

@@ -268,6 +268,30 @@ def test_keys_from_files_and_the_account_from_my_cnf(cloud, scratch, env, db):  
     assert code == 1 and "AuthFailure" in err and not is_frozen(scratch.fs), err
 
 
+def test_keys_from_options_and_files_are_not_in_the_environment_of_what_is_started(cloud, scratch, env, keys):  # noqa: F811
+    """A server that an init script starts would keep them in its /proc/PID/environ. What is in the caller's own environment stays."""
+    key, secret = cloud.env["AWS_ACCESS_KEY_ID"], cloud.env["AWS_SECRET_ACCESS_KEY"]
+    tools, both = scratch.dir / "tools", scratch.dir / "both"
+    tools.mkdir()
+    both.write_text(f"{key}\n{secret}\n")
+    for name in ("mysqladmin", "service"):
+        (tools / name).write_text(f"#!/bin/sh\nenv > {scratch.dir}/{name}\n")
+        (tools / name).chmod(0o755)
+    own = {"AWS_ACCESS_KEY_ID": "OWN", "AWS_SECRET_ACCESS_KEY": "OWNSECRET", "AWS_SESSION_TOKEN": "OWNTOKEN"}
+    line = ["--region", "us-east-1", "--mysql", "--mysql-stop", "--freeze-filesystem", scratch.fs, "--pre-freeze-command", f"env > {scratch.dir}/pre",
+            "--post-thaw-command", f"env > {scratch.dir}/post", cloud.volumes[0]]
+    cloud.proxy.aged = True  # a volume may be snapshotted once in 15 s
+    for more, has in (({}, set()), (own, {f"{k}={v}" for k, v in own.items()})):
+        for where in (["--aws-credentials-file", both], keys):
+            code, out, err = finished(env, *where, *line, PATH=f"{tools}:{os.environ['PATH']}", **more)
+            assert code == 0 and out.split() == cloud.made[-1:], (where, code, out, err)
+            for name in ("pre", "post", "mysqladmin", "service"):
+                seen = (scratch.dir / name).read_text()
+                assert secret not in seen and key not in seen, name
+                assert {v for v in seen.splitlines() if v.startswith(("AWS_ACCESS", "AWS_SECRET", "AWS_SESSION"))} == has, name
+                (scratch.dir / name).unlink()
+
+
 def test_mongodbs_lock_which_outlives_its_taker_is_released_by_the_next_run(cloud, scratch, env, keys):  # noqa: F811
     (scratch.fs / "mongo").mkdir()
     mongod = Mongod(scratch.dir, scratch.fs / "mongo").start()
