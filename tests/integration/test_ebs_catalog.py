@@ -6,7 +6,7 @@ import os
 import subprocess
 
 from cloud import cloud, make_cloud, snapshot, tags_of  # noqa: F401
-from stillfs import STILLFS, wait_for
+from stillfs import STILLCTL, STILLFS, wait_for
 
 
 def sets(m):
@@ -158,3 +158,27 @@ def test_a_host_that_may_only_take_says_who_may_delete(cloud, make_mount):  # no
     subprocess.run(["kill", dict(line.split(" ", 1) for line in (tree / "status").read_text().splitlines())["keeper_pid"]], check=True)
     assert state == "failed\n" and why.startswith("marked as failed: the set failed")
     wait_for("its end", lambda: not tree.exists())
+
+
+def test_check_judges_what_the_provider_has_of_one_lineage_or_says_that_it_cannot(cloud, make_mount):  # noqa: F811
+    """Never what a stillfs of this host says, which has another provider perhaps."""
+    def ctl(*args):
+        return subprocess.run([str(STILLCTL), "--provider", "ebs", "--region", "us-east-1", *map(str, args)], capture_output=True, text=True,
+                              env=cloud.elsewhere(), timeout=55)
+    m = make_mount(env=cloud.env, **cloud.options)
+    take(m, "one")
+    lineage = m.status()["lineage"]
+    r = ctl("--lineage", lineage, "check")
+    assert r.returncode == 0 and r.stdout.startswith("OK: one is the newest complete set, "), r
+    r = ctl("--lineage", lineage, "check", "--max-verified-age", "1d")
+    assert r.returncode == 1 and "no set is verified" in r.stdout, r
+    r = ctl("--lineage", "f0" * 16, "--dir", m.control, "check")
+    assert r.returncode == 2 and r.stdout.startswith("CRITICAL: there is no complete set"), r
+    r = ctl("check")
+    assert r.returncode == 3 and r.stdout.startswith("UNKNOWN: check --provider needs --lineage ID: "), r
+    for args in (("provider-test", "/bin/true", m.dir), ("cutover", "status")):
+        r = ctl(*args)
+        assert r.returncode == 2 and f"--provider is not for {args[0]}" in r.stderr and r.stdout == "", r
+    cloud.faults["DescribeSnapshots"] = ["denied"] * 9
+    r = ctl("--lineage", lineage, "check")
+    assert r.returncode == 3 and r.stdout.startswith("UNKNOWN: the catalog of ebs could not be read"), r

@@ -21,9 +21,9 @@ struct seen {
 	bool any_failed; /* the newest of all has failed */
 };
 
-static int unknown(const char *what, const char *a)
+static int unknown(const char *what, const char *a, const char *b)
 {
-	printf("UNKNOWN: %s%s\n", what, a);
+	printf("UNKNOWN: %s%s%s\n", what, a, b);
 	return UNKNOWN;
 }
 
@@ -161,15 +161,15 @@ int cmd_check(int argc, char **argv)
 
 		if ((!verified && strcmp(argv[i], "--max-age") != 0) || t < 0)
 			return unknown("usage: stillctl check [--max-age TIME] [--max-verified-age TIME], with times such as 26h; wrong: ",
-				       argv[i]);
+				       argv[i], "");
 		*(verified ? &max_verified : &max) = t;
 	}
 	if (ctl_find() != 0)
-		return unknown("no stillfs answers", "");
+		return unknown("no stillfs answers", "", "");
 	status = ctl_slurp("status");
 	if (!status || !status_of(status, "lineage", lineage, sizeof(lineage)) || read_sets(lineage, &seen) < 0) {
 		free(status);
-		return unknown("the control files cannot be read", "");
+		return unknown("the control files cannot be read", "", "");
 	}
 	judge(&v, &seen, status, max, max_verified);
 	free(status);
@@ -181,4 +181,15 @@ int cmd_check(int argc, char **argv)
 		printf("%s: %s | age=%llds;;%lld\n", words[v.code], v.text,
 		       seen.complete.created ? (long long)(now - seen.complete.created) : -1, (long long)max);
 	return v.code;
+}
+
+/* Sets of all lineages are no answer: the youngest may be somebody else's. */
+int check_remote(const struct ctl_remote *r, const struct command *c, int argc, char **argv)
+{
+	int code;
+
+	if (!r->lineage)
+		return unknown("check --provider needs --lineage ID: which sets are yours, see `lineage` in status", "", "");
+	code = ctl_run_remote(r, c, argc, argv);
+	return code < 0 ? unknown("the catalog of ", r->provider, " could not be read") : code;
 }

@@ -16,7 +16,7 @@ struct command {
 	const char *name, *args, *help;
 	int (*run)(int argc, char **argv); /* arguments after the command's name */
 	int min, max; /* arguments */
-	bool alone; /* works without a running stillfs; ctl_dir may be empty then */
+	bool alone; /* works without a running stillfs, or says itself that there is none; ctl_dir may be empty then */
 };
 
 extern char ctl_dir[PATH_MAX - 300]; /* of the control tree */
@@ -49,7 +49,8 @@ int ctl_verify(const char *name);
 char *ctl_key(const char *rel, const char *key);
 /* Where another program of stillfs is: beside this one, where it was installed, or in the build. Else says that it is not. */
 int ctl_program(const char *name, char *path, size_t cap);
-/* --provider, --region, --lineage: run c with a stillfs that serves the catalog alone. */
+/* --provider, --region, --lineage: run c with a stillfs that serves the catalog alone. Its exit code, or -1: it could not be
+ * run, or was killed; why is said. */
 struct ctl_remote {
 	const char *provider, *region, *lineage;
 };
@@ -75,6 +76,8 @@ int cmd_prune(int argc, char **argv);
 int cmd_pin(int argc, char **argv);
 int cmd_unpin(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+/* With --provider: main.c's whole cmd_check. Its codes, also when no catalog can be served. */
+int check_remote(const struct ctl_remote *r, const struct command *c, int argc, char **argv);
 int cmd_delete(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 int cmd_verify(int argc, char **argv);

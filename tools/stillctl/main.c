@@ -166,6 +166,18 @@ static int take_remote(int *argc, char **argv, struct ctl_remote *r)
 	return 0;
 }
 
+static int run_remote(const struct ctl_remote *r, const struct command *c, int argc, char **argv)
+{
+	int code;
+
+	if (c->run == cmd_check)
+		return check_remote(r, c, argc, argv);
+	if (c->alone)
+		return ctl_fail("--provider is not for ", c->name), 2;
+	code = ctl_run_remote(r, c, argc, argv);
+	return code < 0 ? 1 : code;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl_remote remote = { NULL, NULL, NULL };
@@ -203,8 +215,8 @@ int main(int argc, char **argv)
 			fprintf(stderr, "stillctl: usage: stillctl %s%s%s\n", c->name, *c->args ? " " : "", c->args);
 			return 2;
 		}
-		if (remote.provider && !c->alone)
-			return ctl_run_remote(&remote, c, argc - i - 1, argv + i + 1);
+		if (remote.provider)
+			return run_remote(&remote, c, argc - i - 1, argv + i + 1);
 		if (!c->alone && ctl_find() != 0)
 			return 1;
 		return c->run(argc - i - 1, argv + i + 1);

@@ -102,12 +102,14 @@ int ctl_run_remote(const struct ctl_remote *r, const struct command *c, int argc
 	int status = 0;
 	pid_t pid;
 
-	if (geteuid() != 0)
-		return ctl_fail("--provider starts a stillfs, for which it must be root", "");
+	if (geteuid() != 0) {
+		(void)ctl_fail("--provider starts a stillfs, for which it must be root", "");
+		return -1;
+	}
 	(void)signal(SIGINT, SIG_IGN); /* the command gets it, and this waits for its end */
 	(void)signal(SIGTERM, SIG_IGN);
 	if (start(r) != 0)
-		return 1;
+		return -1;
 	(void)fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
@@ -119,5 +121,5 @@ int ctl_run_remote(const struct ctl_remote *r, const struct command *c, int argc
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	stop();
-	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
