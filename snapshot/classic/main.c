@@ -343,6 +343,8 @@ static int tell(struct snap_error *err)
 				r = ask_later(&at.ask, i, tag_one, &er->snaps.v[k], err);
 		}
 	(void)fflush(stdout);
+	if (*er->progress.note)
+		classic_say("warning: %s", er->progress.note);
 	if (at.run.lock_ms >= 0)
 		DEBUG("databases locked for %.1f ms, filesystems held for %.1f ms", at.run.lock_ms, at.run.hold_ms);
 	if (tags_later(&a, &at.run, er, &ignored) < 0)

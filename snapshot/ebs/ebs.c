@@ -179,7 +179,11 @@ static int ebs_trigger(void *self, struct prov_run *r, uint32_t max_ms, struct s
 	struct xml *x = NULL;
 	int ret = create_form(self, r, er, false, &form, err);
 
-	if (ret == 0) {
+	if (ret > 0)
+		(void)snprintf(er->progress.note, sizeof(er->progress.note), "where %d of the %u directories lie is not in the tags, which have no "
+			       "room: a restore on another host mounts the others alone, and there is no verification", ret,
+			       a.e->door->n_pairs);
+	if (ret >= 0) {
 		a.deadline_ns = max_ms >= LOOK_FROM_MS ? end - LOOK_RESERVE_MS * NS_PER_MS : end;
 		er->sent = true;
 		ret = api_call(&a, create_action(er), &form, true, &x, &why);
@@ -256,12 +260,14 @@ static void wait_slice(const struct prov_run *r, uint64_t until_ns)
 static void add_tags(struct api *a, const struct prov_run *r, struct erun *er)
 {
 	struct snap_error why = { 0 };
+	char *note = er->progress.note;
+	size_t n = strlen(note);
 
 	if (er->tagged || !r->timed)
 		return;
 	er->tagged = true;
 	if (tags_later(a, r, er, &why) < 0)
-		(void)snprintf(er->progress.note, sizeof(er->progress.note), "times are not in the tags: %.220s", why.msg);
+		(void)snprintf(note + n, sizeof(er->progress.note) - n, "%stimes are not in the tags: %.220s", n ? "; " : "", why.msg);
 }
 
 static int ebs_poll(void *self, struct prov_run *r, uint32_t max_ms, struct prov_progress *out, struct snap_error *err)

@@ -251,7 +251,7 @@ int check_allowed(struct api *a, const struct prov_run *r, struct erun *er, stru
 	struct xml *x = NULL;
 	int ret = create_form(a->e, r, er, true, &form, err);
 
-	if (ret == 0) {
+	if (ret >= 0) {
 		ret = api_call(a, create_action(er), &form, false, &x, &why);
 		xml_free(x);
 		if (ret == -EALREADY)

@@ -81,7 +81,7 @@ void api_tag(const struct xml_elem *e, const char *key, char *buf, size_t cap);
 int check_all(struct api *a, struct prov_run *r, struct erun *er, uint32_t hold_ms, struct snap_error *err);
 /* Is the request allowed? Asked by a dry run of it, on the connection that it will take. */
 int check_allowed(struct api *a, const struct prov_run *r, struct erun *er, struct snap_error *err);
-/* The creating request. dry: only ask whether it would be allowed. */
+/* The creating request. dry: only ask whether it would be allowed. As tags_form. */
 int create_form(struct ebs *e, const struct prov_run *r, const struct erun *er, bool dry, struct vbuf *form,
 		struct snap_error *err);
 const char *create_action(const struct erun *er);
@@ -103,7 +103,8 @@ int ebs_holds(void *self, const struct prov_run *r, const char (*ids)[33], size_
 /* ebs_resume.c: prov_ops.resume. */
 int ebs_resume(void *self, struct prov_run *r, uint32_t max_ms, struct snap_error *err);
 
-/* ebs_tags.c: TagSpecification and Description. -EINVAL: a user's tag that EC2 would refuse. */
+/* ebs_tags.c: TagSpecification and Description. 0, or how many pairs' places find no room in them; -EINVAL: a user's tag
+ * that EC2 would refuse. */
 int tags_form(const struct door *d, const struct prov_run *r, const struct erun *er, struct vbuf *form,
 	      struct snap_error *err);
 

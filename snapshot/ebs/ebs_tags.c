@@ -134,16 +134,21 @@ static int put_position(struct tagger *t, const char *position, unsigned room)
 	return r;
 }
 
-/* As many as `room` allows; the last one then says that there are more. */
-static void put_pairs(struct tagger *t, const struct door *d, const struct vols *vols, unsigned room)
+/* As many as `room` allows; the last one then ends with ";of=N", of how many. Returns how many are left out. */
+static unsigned put_pairs(struct tagger *t, const struct door *d, const struct vols *vols, unsigned room)
 {
-	char key[32], value[VALUE_MAX + 1];
+	unsigned n = d->n_pairs < room ? d->n_pairs : room;
+	char key[32], value[VALUE_MAX + 1], of[16] = "";
 
-	for (unsigned i = 0; i < d->n_pairs && i < room; i++) {
-		place_text(d, i, vols, value, sizeof(value));
+	for (unsigned i = 0; i < n; i++) {
+		if (i + 1 == n && n < d->n_pairs)
+			(void)snprintf(of, sizeof(of), ";of=%u", d->n_pairs);
+		place_text(d, i, vols, value, sizeof(value) - strlen(of));
+		(void)strncat(value, of, sizeof(value) - strlen(value) - 1);
 		(void)snprintf(key, sizeof(key), "stillfs:pair.%u", i);
 		put_text(t, key, value);
 	}
+	return d->n_pairs - n;
 }
 
 /* A "KEY VALUE" line of the position; its value's length in *len. NULL: there is none. */
@@ -179,7 +184,7 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 	char host[256] = "", when[CLOCK_ISO_MAX], text[300], text2[DESCRIPTION_MAX + 1];
 	struct tagger t = { .form = form };
 	bool named = false;
-	unsigned users;
+	unsigned users, unplaced;
 	int ret;
 
 	(void)gethostname(host, sizeof(host) - 1);
@@ -212,12 +217,13 @@ int tags_form(const struct door *d, const struct prov_run *r, const struct erun 
 	if (r->pin)
 		put_text(&t, "stillfs:pin", "yes");
 	put_role(&t, r->position);
-	put_pairs(&t, d, &er->vols, OURS_MAX - (t.n - users) - 1);
+	unplaced = put_pairs(&t, d, &er->vols, OURS_MAX - (t.n - users) - 1);
 	if (!named && t.n - users + 1 < OURS_MAX)
 		put_text(&t, "Name", text);
 	if (t.n - users < OURS_MAX)
 		ret = put_position(&t, r->position, OURS_MAX - (t.n - users));
-	return ret < 0 ? snap_error_set(err, ret, "tags: %s", strerror(-ret)) : vbuf_error(form);
+	ret = ret < 0 ? ret : vbuf_error(form);
+	return ret < 0 ? snap_error_set(err, ret, "tags: %s", strerror(-ret)) : (int)unplaced;
 }
 
 /* ---- afterwards ---- */

@@ -127,6 +127,9 @@ int tool_restore(struct tool *t, int argc, char **argv, struct snap_error *err)
 		r = make_volumes(t, &w, ms, zone, u, err);
 	if (r == 0 && w.mount)
 		r = assemble_mount(u, ms, w.mount, where, err);
+	if (r == 0 && w.mount && ms->of_pairs > ms->n_pairs)
+		tool_say("the set has %u directories, and its tags say where %u of them are: the others are not named above; they lie on these "
+			 "volumes, too: look there, and mount by hand what is not mounted", ms->of_pairs, ms->n_pairs);
 	for (unsigned i = 0; r == 0 && w.mount && i < ms->n_pairs; i++)
 		(void)printf("path %s %s\n", place[i].mountpoint, where[i]);
 	if (r == 0 && w.read_all)

@@ -93,7 +93,9 @@ static int by_volume(const void *a, const void *b)
 static void read_first(const struct xml_elem *e, struct members *out)
 {
 	const struct xml_elem *i = xml_find(e, "tagSet/item");
-	char key[40];
+	const char *last;
+	char key[40], end;
+	unsigned of;
 
 	for (; i && out->n_tags < 50; i = xml_next(i)) {
 		if (xml_text(i, "key", out->ours[out->n_tags][0], 260) == 0 && strncmp(out->ours[out->n_tags][0], "aws:", 4) != 0) {
@@ -107,6 +109,11 @@ static void read_first(const struct xml_elem *e, struct members *out)
 		if (*out->pair[k])
 			out->n_pairs = k + 1;
 	}
+	/* the last one says of how many, when there was no room for all */
+	out->of_pairs = out->n_pairs;
+	last = out->n_pairs ? strrchr(out->pair[out->n_pairs - 1], ';') : NULL;
+	if (last && sscanf(last, ";of=%u%c", &of, &end) == 1 && of > out->n_pairs && of <= TOOL_PAIRS)
+		out->of_pairs = of;
 }
 
 struct reading {

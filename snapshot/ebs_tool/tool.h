@@ -33,7 +33,7 @@ struct members {
 	struct member m[VOLS_MAX];
 	struct set *set; /* as its tags tell */
 	char pair[TOOL_PAIRS][260]; /* tags stillfs:pair.N */
-	unsigned n_pairs;
+	unsigned n_pairs, of_pairs; /* known by their tags; all of the set */
 	char ours[50][2][260]; /* every tag of the first snapshot: key, value */
 	unsigned n_tags;
 };

@@ -71,6 +71,34 @@ def test_another_machine_lists_shows_and_restores_with_nothing_but_keys(cloud, t
     assert (there / "back" / "before").read_text() == "1" and not (there / "back" / "after").exists()
 
 
+def test_directories_that_found_no_room_in_the_tags_are_told_of(cloud, make_mount, scratch):  # noqa: F811
+    """When the set is taken, and when it is restored: the others lie on the volumes, and nothing says where."""
+    m = make_mount(start=False, env=cloud.env, **cloud.options)
+    for i in range(1, 8):
+        (scratch.fs / f"b{i}").mkdir()
+        (m.dir / f"m{i}").mkdir()
+        m.more_pairs.append((scratch.fs / f"b{i}", m.dir / f"m{i}"))
+    m.start()
+    assert snapshot(m, "one pin") == 0
+    m.wait_state("one", "complete")
+    form, = cloud.sent("CreateSnapshot")
+    tags = tags_of(form)
+    n = sum(k.startswith("stillfs:pair.") for k in tags)
+    assert n == 6 and tags["stillfs:pair.5"].endswith(";of=8") and sum(k.startswith("stillfs:") for k in tags) <= 20, tags
+    assert "where 2 of the 8 directories lie is not in the tags" in m.read("snapshots/one/log"), m.read("snapshots/one/log")
+    there = scratch.dir / "there"
+    r = ctl(cloud, "restore", "one", "--az", "us-east-1a", "--attach", "/dev/sdg", "--mount", there)
+    try:
+        assert r.returncode == 0 and r.stdout.count("path ") == 6, r
+        assert "the set has 8 directories, and its tags say where 6 of them are: the others are not named above" in r.stderr, r
+    finally:
+        for line in r.stdout.splitlines():
+            if line.startswith("path "):
+                subprocess.run(["umount", line.split()[2]], capture_output=True)
+        for path in (there, *(scratch.dir / f"there.{i}" for i in range(8))):
+            subprocess.run(["umount", str(path)], capture_output=True)
+
+
 def test_a_command_that_is_killed_leaves_no_stillfs(cloud, taken):  # noqa: F811
     p = subprocess.Popen([str(STILLCTL), "--provider", "ebs", "--region", "us-east-1", "events", "--follow"], env=cloud.elsewhere(),
                          stdout=subprocess.DEVNULL)

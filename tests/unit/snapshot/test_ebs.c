@@ -41,6 +41,7 @@ static struct {
 	struct prov_run run;
 	struct snap_error err;
 	bool cancel;
+	int unplaced; /* pairs that found no room in the tags */
 	bool asks_metadata; /* ebs.instance is not set, as by default */
 	char dir[128];
 } at;
@@ -541,7 +542,8 @@ static unsigned tags_of(const struct erun *er, struct vbuf *form)
 
 	snap_error_clear(&at.err);
 	vbuf_free(form);
-	ok(tags_form(&at.door, &at.run, er, form, &at.err));
+	at.unplaced = tags_form(&at.door, &at.run, er, form, &at.err);
+	ok(at.unplaced);
 	for (const char *p = vbuf_text(form); (p = strstr(p, ".Key=")); p++)
 		n++;
 	return n;
@@ -575,6 +577,12 @@ static void the_record_fits_the_limits_of_tags(void **state)
 	at.run.pin = true;
 	assert_int_equal(tags_of(&er, &form), 20);
 	assert_says(vbuf_text(&form), "stillfs%3Apair.5");
+	assert_int_equal(at.unplaced, 2); /* and the last tag says of how many these are */
+	assert_says(vbuf_text(&form), "%3Bof%3D8&");
+	at.door.n_pairs = 6; /* these fit */
+	(void)tags_of(&er, &form);
+	assert_int_equal(at.unplaced, 0);
+	assert_null(strstr(vbuf_text(&form), "%3Bof%3D"));
 	at.door.n_pairs = 1;
 	at.run.pin = false;
 	for (int i = 0; i < 40; i++)
