@@ -42,7 +42,6 @@ static struct {
 	struct snap_error err;
 	bool cancel;
 	int unplaced; /* pairs that found no room in the tags */
-	bool asks_metadata; /* ebs.instance is not set, as by default */
 	char dir[128];
 } at;
 
@@ -74,7 +73,6 @@ static int teardown(void **state)
 		prov_ebs.close(at.p);
 	conf_free(at.conf);
 	scratch_remove(at.dir);
-	(void)unsetenv("AWS_EC2_METADATA_SERVICE_ENDPOINT");
 	return 0;
 }
 
@@ -88,10 +86,7 @@ static void begin(const struct hs_step *steps, size_t n, const char *volumes)
 	at.s = hs_start(false, steps, n);
 	give("ebs.endpoint", hs_url(at.s));
 	give("ebs.region", "eu-west-1");
-	if (at.asks_metadata)
-		(void)setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", hs_url(at.s), 1);
-	else
-		give("ebs.instance", "i-0123456789abcdef0");
+	give("ebs.instance", "i-0123456789abcdef0");
 	if (*volumes)
 		give("ebs.volumes", volumes);
 	at.p = prov_ebs.open(&at.door, &at.err);
@@ -198,37 +193,6 @@ static void volumes_are_found_below_the_backing(void **state)
 	at.door.pairs[0].backing_dev = 202ull << 8 | 80;
 	ok(preflight());
 	ebs_sysfs = "/sys";
-	hs_stop(at.s, false);
-}
-
-#define TOKEN { .body = "TOKEN", .expect = "PUT /latest/api/token" }
-#define INSTANCE_ID { .body = "i-0123456789abcdef0", .expect = "GET /latest/meta-data/instance-id" }
-
-static void told(void *arg, size_t i, const char *why)
-{
-}
-
-static bool never(const struct prov_run *r)
-{
-	return false;
-}
-
-static void the_instance_is_asked_of_the_metadata_service_by_nobody_but_the_call_that_runs(void **state)
-{
-	static const char ids[1][33] = { ID };
-	struct prov_run *look = calloc(1, sizeof(*look));
-
-	at.asks_metadata = true;
-	PLAY(A, { .body = SNAPS(""), .expect = "Filter.1.Name=tag%3Astillfs%3Aid" }, TOKEN, INSTANCE_ID, ONE);
-
-	assert_non_null(look);
-	*look = at.run;
-	at.run.cancelled = never;
-	ok(prov_ebs.holds(at.p, look, ids, 1, told, NULL, 5000, &at.err)); /* what finds the keys */
-	at.cancel = true;
-	free(look); /* whoever asks it yet is seen by ASan, or gives the run up */
-	ok(preflight());
-	assert_says(hs_request(at.s, 2), "x-aws-ec2-metadata-token: TOKEN");
 	hs_stop(at.s, false);
 }
 
@@ -412,53 +376,6 @@ static void what_a_lost_request_made_too_late_is_deleted(void **state)
 		at.p = NULL;
 		hs_stop(at.s, false);
 	}
-}
-
-#define NOT_FOUND { .status = 400, .body = ERR("InvalidSnapshot.NotFound"), .expect = "SnapshotId=snap-1" }
-
-static void an_id_that_ec2_does_not_know_yet_is_not_taken_for_deleted(void **state)
-{
-	PLAY(A, ONE, { .body = MADE }, NOT_FOUND, NOT_FOUND, { .body = DELETED, .expect = "SnapshotId=snap-1" });
-
-	ok(preflight());
-	ok(trigger(5000));
-	ok(discard());
-	assert_int_equal(hs_count(at.s), 8);
-	hs_stop(at.s, false);
-}
-
-static void what_ec2_does_not_know_for_long_is_left_to_a_later_look(void **state)
-{
-	PLAY(A, ONE, { .body = MADE }, { .status = 400, .body = ERR("InvalidSnapshot.NotFound"), .forever = true });
-
-	ok(preflight());
-	ok(trigger(5000));
-	assert_int_equal(discard(), -EAGAIN);
-	assert_says(at.err.msg, "1 of its 1 snapshots are not known to EC2 yet");
-	hs_stop(at.s, false);
-}
-
-static void what_is_not_found_when_it_is_old_has_gone(void **state)
-{
-	PLAY(A, ONE, { .body = MADE }, NOT_FOUND);
-
-	ok(preflight());
-	ok(trigger(5000));
-	((struct erun *)at.run.ref)->fixed_ns -= NEW_S * NS_PER_S;
-	ok(discard());
-	assert_int_equal(hs_count(at.s), 6);
-	hs_stop(at.s, false);
-}
-
-static void what_a_lost_request_made_is_deleted_also_where_ec2_shows_it_and_does_not_know_it(void **state)
-{
-	PLAY(A, ONE, { .kind = HS_LOST }, { .body = SNAPS("") }, { .body = SNAPS("") }, { .body = SNAPS(SNAP("snap-1", A, "pending", "0%")) }, NOT_FOUND,
-	     { .body = SNAPS(SNAP("snap-1", A, "pending", "0%")) }, { .body = DELETED, .expect = "SnapshotId=snap-1" });
-
-	ok(preflight());
-	assert_int_equal(trigger(600), -EIO);
-	ok(discard());
-	hs_stop(at.s, false);
 }
 
 static void a_failed_snapshot_fails_the_set_with_awss_reason(void **state)
@@ -649,7 +566,6 @@ int main(void)
 		T(one_volume_is_one_request_on_the_warm_connection_and_is_followed),
 		T(several_volumes_are_one_request_with_the_others_excluded),
 		T(volumes_are_found_below_the_backing),
-		T(the_instance_is_asked_of_the_metadata_service_by_nobody_but_the_call_that_runs),
 		T(what_cannot_work_is_refused_before_anything_is_held),
 		T(options_that_are_none_are_refused_at_the_start),
 		T(a_partial_or_foreign_answer_fails_and_everything_made_is_deleted),
@@ -659,10 +575,6 @@ int main(void)
 		T(a_lost_answer_is_no_loss_when_the_snapshot_shows_up_in_the_hold),
 		T(a_late_answer_is_looked_for_before_the_hold_ends),
 		T(what_a_lost_request_made_too_late_is_deleted),
-		T(an_id_that_ec2_does_not_know_yet_is_not_taken_for_deleted),
-		T(what_ec2_does_not_know_for_long_is_left_to_a_later_look),
-		T(what_is_not_found_when_it_is_old_has_gone),
-		T(what_a_lost_request_made_is_deleted_also_where_ec2_shows_it_and_does_not_know_it),
 		T(a_failed_snapshot_fails_the_set_with_awss_reason),
 		T(a_cancelled_run_does_not_wait_for_the_api),
 		T(remove_deletes_the_sets_snapshots_and_only_them),

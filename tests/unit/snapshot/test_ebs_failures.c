@@ -1,6 +1,6 @@
 /* tests/unit/snapshot/test_ebs_failures.c - each call of the provider ebs x each way a call fails: what it says, that it
- * ends in its time, and that nothing is left unaccounted. What a failed creation does is test_ebs.c's. Also what
- * keeps a set from being removed. */
+ * ends in its time, and that nothing is left unaccounted. What a failed creation does is test_ebs.c's, but for what EC2 does
+ * not know yet when it is to be deleted. Also what keeps a set from being removed, and whose wish ends a call. */
 #include "tests/unit/snapshot/http_server.h"
 #include "tests/unit/snapshot/unit.h"
 #include "snapshot/ebs/ebs_int.h"
@@ -68,6 +68,7 @@ static const struct {
 	{ "CreateSnapshot", { .status = 412, .body = ERR("DryRunOperation") } }, /* asked beforehand, dry */
 };
 #define N_CALLS 4u
+#define ASKED calls[0].step, calls[1].step, calls[2].step, calls[3].step
 
 static struct {
 	struct conf *conf;
@@ -87,14 +88,16 @@ static bool cancelled(const struct prov_run *r)
 	return at.enough_ns && clock_boot_ns() > at.enough_ns + GRACE_NS;
 }
 
-static void begin(const struct hs_step *steps, size_t n)
+/* instance: "" as by default, the metadata service tells it; it is played by steps, too. */
+static void begin_on(const char *instance, const struct hs_step *steps, size_t n)
 {
 	memset(&at, 0, sizeof(at));
 	at.conf = conf_new(ebs_keys, NULL);
 	at.s = hs_start(false, steps, n);
 	assert_int_equal(conf_set(at.conf, "test", "ebs.endpoint", hs_url(at.s), NULL), 0);
 	assert_int_equal(conf_set(at.conf, "test", "ebs.region", "eu-west-1", NULL), 0);
-	assert_int_equal(conf_set(at.conf, "test", "ebs.instance", "i-0123456789abcdef0", NULL), 0);
+	assert_int_equal(conf_set(at.conf, "test", "ebs.instance", instance, NULL), 0);
+	(void)setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", hs_url(at.s), 1);
 	assert_int_equal(conf_set(at.conf, "test", "ebs.volumes", A, NULL), 0);
 	at.door = (struct door){ .name = "orders", .n_pairs = 1, .conf = at.conf };
 	at.door.pairs[0].backing = at.door.pairs[0].mountpoint = "/data";
@@ -102,6 +105,11 @@ static void begin(const struct hs_step *steps, size_t n)
 	assert_non_null(at.p);
 	at.run = (struct prov_run){ .name = "nightly", .set_id = ID, .lineage = ID, .door = &at.door, .cancelled = cancelled,
 				    .class = "daily", .description = "", .tags = "", .position = "" };
+}
+
+static void begin(const struct hs_step *steps, size_t n)
+{
+	begin_on("i-0123456789abcdef0", steps, n);
 }
 
 static void stop(bool unplayed)
@@ -130,6 +138,12 @@ static int setup(void **state)
 	(void)setenv("AWS_CONFIG_FILE", "/nonexistent", 1);
 	(void)setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent", 1);
 	return 0;
+}
+
+static void ok(int r)
+{
+	if (r < 0)
+		fail_msg("%d: %s", r, at.err.msg);
 }
 
 /* False: it had so little time that a call before it was cut off: again, with more. */
@@ -181,6 +195,92 @@ static void before_the_hold_every_failure_ends_in_time_and_leaves_nothing(void *
 			for (uint32_t ms = SHORT_MS; !fails_before_the_hold(k, &faults[f], ms); ms *= 8)
 				;
 }
+
+/* ---- whose wish to stop ---- */
+
+static bool ended;
+
+static bool of_a_call_that_has_ended(const struct prov_run *r)
+{
+	return ended;
+}
+
+static void told(void *arg, size_t i, const char *why)
+{
+}
+
+static void the_metadata_service_is_asked_for_nobody_but_the_call_that_runs(void **state)
+{
+	static const char ids[1][33] = { ID };
+	const struct hs_step steps[] = { { .body = SNAPS(""), .expect = "Filter.1.Name=tag%3Astillfs%3Aid" },
+					 { .body = "TOKEN", .expect = "PUT /latest/api/token" },
+					 { .body = "i-0123456789abcdef0", .expect = "GET /latest/meta-data/instance-id" }, ASKED };
+	struct prov_run *look = calloc(1, sizeof(*look));
+
+	begin_on("", steps, 7);
+	assert_non_null(look);
+	look->cancelled = of_a_call_that_has_ended;
+	ok(prov_ebs.holds(at.p, look, ids, 1, told, NULL, LONG_MS, &at.err)); /* what finds the keys */
+	ended = true;
+	free(look); /* who asks it yet is seen by ASan, or gives the run up */
+	ok(prov_ebs.preflight(at.p, &at.run, 10000, LONG_MS, &at.err));
+	assert_says(hs_request(at.s, 2), "x-aws-ec2-metadata-token: TOKEN");
+	end_played();
+}
+
+/* ---- what EC2 does not know yet ---- */
+
+#define MADE { .body = "<CreateSnapshotResponse><snapshotId>snap-1</snapshotId><volumeId>" A "</volumeId><status>pending</status>" 		       "</CreateSnapshotResponse>" }
+#define SHOWN { .body = SNAPS(TAGGED("snap-1", A, "nightly", ID, "1")), .expect = "Filter.1.Name=tag%3Astillfs%3Aattempt" }
+#define NOT_FOUND { .status = 400, .body = ERR("InvalidSnapshot.NotFound"), .expect = "SnapshotId=snap-1" }
+#define IS_DELETED { .body = DELETED, .expect = "SnapshotId=snap-1" }
+
+/* A set whose point is fixed (or, with `lost`, whose request had no answer), and that fails then. */
+static int take_and_discard(const struct hs_step *steps, size_t n, bool lost, uint64_t age_s)
+{
+	begin(steps, n);
+	ok(prov_ebs.preflight(at.p, &at.run, 10000, LONG_MS, &at.err));
+	assert_int_equal(prov_ebs.trigger(at.p, &at.run, lost ? 600 : LONG_MS, &at.err), lost ? -EIO : 0);
+	snap_error_clear(&at.err);
+	((struct erun *)at.run.ref)->fixed_ns -= age_s * NS_PER_S;
+	return prov_ebs.discard(at.p, &at.run, &at.err);
+}
+
+static void an_id_that_ec2_does_not_know_yet_is_not_taken_for_deleted(void **state)
+{
+	const struct hs_step steps[] = { ASKED, MADE, NOT_FOUND, NOT_FOUND, IS_DELETED };
+
+	ok(take_and_discard(steps, 8, false, 0));
+	end_played();
+}
+
+static void what_ec2_does_not_know_for_long_is_left_to_a_later_look(void **state)
+{
+	const struct hs_step steps[] = { ASKED, MADE, { .status = 400, .body = ERR("InvalidSnapshot.NotFound"), .forever = true } };
+
+	assert_int_equal(take_and_discard(steps, 6, false, 0), -EAGAIN);
+	assert_says(at.err.msg, "1 of its 1 snapshots are not known to EC2 yet, and may still show up");
+	end_played();
+}
+
+static void what_is_not_found_when_it_is_old_has_gone(void **state)
+{
+	const struct hs_step steps[] = { ASKED, MADE, NOT_FOUND };
+
+	ok(take_and_discard(steps, 6, false, NEW_S));
+	end_played();
+}
+
+static void what_a_lost_request_made_is_deleted_also_where_ec2_shows_it_and_does_not_know_it(void **state)
+{
+	const struct hs_step steps[] = { ASKED, { .kind = HS_LOST }, { .body = SNAPS("") }, { .body = SNAPS("") }, SHOWN, NOT_FOUND, SHOWN,
+					 IS_DELETED };
+
+	ok(take_and_discard(steps, 11, true, 0));
+	end_played();
+}
+
+/* ---- a set that is pending, or goes ---- */
 
 static void no_failure_of_asking_fails_a_set_that_is_pending(void **state)
 {
@@ -341,6 +441,11 @@ int main(void)
 #define T(f) cmocka_unit_test_setup(f, setup)
 	const struct CMUnitTest tests[] = {
 		T(before_the_hold_every_failure_ends_in_time_and_leaves_nothing),
+		T(the_metadata_service_is_asked_for_nobody_but_the_call_that_runs),
+		T(an_id_that_ec2_does_not_know_yet_is_not_taken_for_deleted),
+		T(what_ec2_does_not_know_for_long_is_left_to_a_later_look),
+		T(what_is_not_found_when_it_is_old_has_gone),
+		T(what_a_lost_request_made_is_deleted_also_where_ec2_shows_it_and_does_not_know_it),
 		T(no_failure_of_asking_fails_a_set_that_is_pending),
 		T(a_removal_that_fails_says_so_and_can_be_repeated),
 		T(what_holds_a_snapshot_is_asked_before_anything_of_its_set_is_deleted),
