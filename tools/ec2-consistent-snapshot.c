@@ -24,7 +24,8 @@ bool ctl_json, ctl_color;
 
 enum opt {
 	O_KEY = 256, O_SECRET, O_SECRET_FILE, O_ROLE, O_REGION, O_DESCRIPTION, O_TAG, O_FREEZE, O_NO_FREEZE, O_MYSQL, O_MONGO, O_STOP,
-	O_PERCONA, O_ACCOUNT, O_PASSWORD, O_STATUS_FILE, O_LIMIT, O_FREEZE_LIMIT, O_TRIES, O_PRE, O_POST, O_VERSION, O_SIGNATURE, O_ENDPOINT,
+	O_PERCONA, O_ACCOUNT, O_PASSWORD, O_STATUS_FILE, O_LIMIT, O_FREEZE_LIMIT, O_TRIES,
+	O_PRE, O_POST, O_VERSION, O_SIGNATURE, O_ENDPOINT,
 };
 
 static const struct option options[] = {
@@ -44,7 +45,8 @@ static const struct option options[] = {
 	{ "mysql-socket", 1, NULL, O_ACCOUNT }, { "mysql-username", 1, NULL, O_ACCOUNT }, { "mysql-password", 1, NULL, O_PASSWORD },
 	{ "mysql-master-status-file", 1, NULL, O_STATUS_FILE }, { "mysql-stop", 0, NULL, O_STOP }, { "percona", 0, NULL, O_PERCONA },
 	{ "snapshot-timeout", 1, NULL, O_FREEZE_LIMIT }, { "lock-timeout", 1, NULL, O_LIMIT },
-	{ "lock-tries", 1, NULL, O_TRIES }, { "lock-sleep", 1, NULL, O_LIMIT }, { "pre-freeze-command", 1, NULL, O_PRE }, { "post-thaw-command", 1, NULL, O_POST },
+	{ "lock-tries", 1, NULL, O_TRIES }, { "lock-sleep", 1, NULL, O_LIMIT },
+	{ "pre-freeze-command", 1, NULL, O_PRE }, { "post-thaw-command", 1, NULL, O_POST },
 	{ NULL, 0, NULL, 0 },
 };
 
