@@ -6,6 +6,7 @@
  * Blocks:    engine_save writes one small file.
  * Errors:    -errno with the sentence. */
 #include "snapshot/list.h"
+#include "snapshot/engine_recover.h"
 #include "snapshot/prune.h"
 #include "base/clock.h"
 #include "base/hex.h"
@@ -149,7 +150,7 @@ static void complete_some(struct engine *e)
 /* When there is something to do. Lock held; the list is this thread's own. */
 static uint64_t next_due(struct engine *e)
 {
-	uint64_t due = e->queued || e->doctor_running || e->rescan.due || e->pins_due ? 0 : engine_clean_due(e);
+	uint64_t due = e->queued || e->doctor_running || e->rescan.due || e->pins_due || e->adopted ? 0 : engine_clean_due(e);
 
 	if (run_db_due(e) < due)
 		due = run_db_due(e);
@@ -196,7 +197,7 @@ static void *engine_run(void *arg)
 	(void)pthread_mutex_lock(&e->lock);
 	while (!e->stopping) {
 		struct request *q = e->queued;
-		bool rescan = e->rescan.due, pins = e->pins_due;
+		bool rescan = e->rescan.due, pins = e->pins_due, adopted = e->adopted;
 		uint64_t due = next_due(e);
 
 		if (due > clock_boot_ns()) {
@@ -204,12 +205,14 @@ static void *engine_run(void *arg)
 			continue;
 		}
 		e->queued = NULL;
-		e->rescan.due = e->pins_due = false;
+		e->rescan.due = e->pins_due = e->adopted = false;
 		atomic_store(&e->urgent, false);
 		(void)pthread_mutex_unlock(&e->lock);
 		if (q)
 			one_snapshot(e, q);
 		free(q);
+		if (adopted)
+			engine_recover_adopted(e);
 		if (rescan)
 			rescan_run(e);
 		if (pins)
@@ -234,53 +237,6 @@ static void *engine_run(void *arg)
 }
 
 /* ---- life ---- */
-
-static int fail_begun(struct engine *e, struct set *s, struct snap_error *err)
-{
-	(void)set_text(&s->error, "stillfs ended before the consistency point was fixed");
-	s->error_code = -ESHUTDOWN;
-	s->state = SET_FAILED;
-	s->leftover = true;
-	s->ended = clock_utc();
-	return engine_save(e, s, err);
-}
-
-static int take_up(struct engine *e, struct set *s, struct snap_error *err)
-{
-	char text[160];
-	struct run *r;
-
-	if (strcmp(s->provider, e->prov->name) != 0) {
-		(void)snprintf(text, sizeof(text), "made by provider=%s, which alone can complete it; start stillfs with that", s->provider);
-		(void)set_text(&s->detail, text);
-		log_warn("snapshot %s: %s", s->name, text);
-		return 0;
-	}
-	r = run_again(e, s);
-	if (!r)
-		return snap_error_set(err, -ENOMEM, "take up snapshot %s: out of memory", s->name);
-	*run_next(r) = e->completing;
-	e->completing = r;
-	e->n_completing++;
-	e->step = "completing";
-	return 0;
-}
-
-/* What a process that is gone left half-way. The provider is not asked here: a network that is away, or a removal that
- * hangs, must not keep the mount from starting. */
-static int recover(struct engine *e, struct snap_error *err)
-{
-	struct set *s;
-	int r = 0;
-
-	/* without a BACKING these are another host's */
-	for (size_t i = 0; r == 0 && e->door.n_pairs && (s = catalog_at(e->cat, i)) != NULL; i++)
-		if (s->state == SET_RUNNING)
-			r = fail_begun(e, s, err);
-		else if (s->state == SET_PENDING)
-			r = take_up(e, s, err);
-	return r;
-}
 
 /* No BACKING: the catalog is what the provider knows, of one lineage or of all. */
 static int catalog_only(struct engine *e, struct snap_error *err)
@@ -353,7 +309,7 @@ int engine_start(struct engine *e, struct snap_error *err)
 	e->apart_exec = exec_new("removal");
 	if (!e->db_exec || !e->prov_exec || !e->apart_exec)
 		return snap_error_set(err, -errno, "start the engine's threads: %s", strerror(errno));
-	r = recover(e, err);
+	r = engine_recover(e, err);
 	if (r == 0)
 		r = fence_keep_load(e->fence, err);
 	if (r == 0)

@@ -35,7 +35,8 @@ static bool apart(const struct engine *e)
 
 static bool wanted(const struct engine *e, const struct set *s)
 {
-	return (s->state == SET_DELETING || (s->state == SET_FAILED && s->leftover)) && strcmp(s->provider, e->prov->name) == 0;
+	return (s->state == SET_DELETING || (s->state == SET_FAILED && s->leftover)) && strcmp(s->provider, e->prov->name) == 0 &&
+	       !prune_foreign(e);
 }
 
 uint64_t engine_clean_due(struct engine *e)

@@ -1,5 +1,5 @@
 /* snapshot/engine_int.h - what the engine's files share: engine.c (thread, life), engine_clean.c (removals), engine_stop.c (end),
- * engine_request.c (API, waiters), run*.c (one snapshot, step by step), files.c (virtual files). Private to them. */
+ * engine_recover.c (what the last process left), engine_request.c (API, waiters), run*.c (one snapshot, step by step), files.c (virtual files). Private to them. */
 #ifndef STILLFS_SNAPSHOT_ENGINE_INT_H
 #define STILLFS_SNAPSHOT_ENGINE_INT_H
 
@@ -68,7 +68,7 @@ struct engine {
 	} removal;
 	struct set *running; /* from its acceptance until the point is fixed or it has failed */
 	unsigned n_completing;
-	bool stopping, pins_due;
+	bool stopping, pins_due, adopted; /* adopted: what waited for it is due */
 	struct {
 		bool due, running, adopt;
 		char lineage[33]; /* "": of all */

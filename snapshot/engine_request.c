@@ -230,6 +230,16 @@ void engine_interrupt(struct engine *e, uint64_t id)
 	(void)pthread_mutex_unlock(&e->lock);
 }
 
+/* A set that nobody completes now. Lock held; none is being completed. */
+static const struct set *pending(const struct engine *e)
+{
+	const struct set *s;
+
+	for (size_t i = 0; (s = catalog_at(e->cat, i)) != NULL && s->state != SET_PENDING;)
+		i++;
+	return s;
+}
+
 int engine_abort(struct engine *e, struct snap_error *err)
 {
 	int r = 0;
@@ -239,6 +249,9 @@ int engine_abort(struct engine *e, struct snap_error *err)
 		abort_one(e, &e->abort_flag, ECANCELED);
 	else if (e->n_completing)
 		abort_one(e, &e->abort_completing, ECANCELED);
+	else if (prune_foreign(e) && pending(e))
+		r = snap_error_set(err, -EPERM, "abort: %s is pending since state_dir was on another machine, which may have completed it; when "
+						"the sets are this one's, `echo adopt > prune` first", pending(e)->name);
 	else
 		r = snap_error_set(err, -ENOENT, "abort: no snapshot is running");
 	(void)pthread_mutex_unlock(&e->lock);

@@ -289,7 +289,7 @@ int orphans_delete(struct engine *e, const char *id, struct snap_error *err)
 			found = v[i].s;
 	if (r < 0)
 		snap_error_set(err, r, "prune: out of memory");
-	else if (e->prune->foreign)
+	else if (prune_foreign(e))
 		r = snap_error_set(err, -EPERM, "prune: state_dir comes from another machine, whose sets these may be; when they are this "
 						"one's, `echo adopt > prune`");
 	else if (!found)

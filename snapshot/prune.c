@@ -32,7 +32,7 @@ static struct ret_set judged(const struct engine *e, const struct set *s)
 {
 	return (struct ret_set){ .name = s->name, .class = s->class, .tags = s->tags, .created = s->created.tv_sec,
 				 .seq = s->seq, .complete = s->state == SET_COMPLETE, .failed = s->state == SET_FAILED,
-				 .pin = s->pin, .verified = set_is_verified(s), .held = (s->held && clock_boot_ns() < s->held_ns) || s->verifying || by_other_provider(e, s) };
+				 .pin = s->pin, .verified = set_is_verified(s), .held = (s->held && clock_boot_ns() < s->held_ns) || s->verifying || s->doubt || by_other_provider(e, s) };
 }
 
 /* What a plan says, and all that it was made of but the time. */
@@ -129,6 +129,8 @@ void plan_reason(const struct engine *e, const struct plan *pl, size_t i, struct
 		}
 	if (o->why & RET_BY_HELD && s->verifying)
 		vbuf_printf(out, "%sbeing verified", sep);
+	else if (o->why & RET_BY_HELD && s->doubt)
+		vbuf_printf(out, "%sfailed, and it may be complete elsewhere; only rmdir removes it", sep);
 	else if (o->why & RET_BY_HELD && s->held)
 		vbuf_printf(out, "%scannot be removed: %s", sep, s->held);
 	else if (o->why & RET_BY_HELD)
@@ -136,6 +138,11 @@ void plan_reason(const struct engine *e, const struct plan *pl, size_t i, struct
 }
 
 /* ---- what may be deleted ---- */
+
+bool prune_foreign(const struct engine *e)
+{
+	return e->prune->foreign;
+}
 
 static int refuse_floor(struct engine *e, const struct set *s, const char *what, struct snap_error *err)
 {
@@ -165,7 +172,7 @@ int prune_may_delete(struct engine *e, const struct set *s, bool force, const ch
 	if (!is_own(e, s))
 		return snap_error_set(err, -EPERM, "%s: it belongs to another lineage, %s; sets are deleted where they were taken", what,
 				      s->lineage);
-	if (e->prune->foreign)
+	if (prune_foreign(e))
 		return snap_error_set(err, -EPERM, "%s: state_dir comes from another machine, whose sets these may be; when they are "
 						   "this one's, `echo adopt > prune`", what);
 	if (by_other_provider(e, s))
@@ -218,15 +225,13 @@ const char *prune_origin(const struct engine *e)
 
 /* ---- life ---- */
 
-/* What an unfinished prune has condemned goes on being removed, but what was pinned since. */
-static int resume(struct engine *e, struct snap_error *err)
+/* What an unfinished prune has condemned goes on being removed, but what was pinned since. Lock held. */
+static size_t condemn_again(struct engine *e)
 {
 	struct prune *p = e->prune;
 	struct set *s;
 	size_t n = 0, at;
 
-	if (!p->n_journal)
-		return 0;
 	for (size_t k = 0; k < p->n_journal; k++) {
 		for (at = 0; (s = catalog_at(e->cat, at)) != NULL && strcmp(p->journal[k], s->id) != 0;)
 			at++;
@@ -238,11 +243,28 @@ static int resume(struct engine *e, struct snap_error *err)
 		s->state = SET_DELETING;
 		memmove(p->journal[n++], s->id, sizeof(s->id));
 	}
-	log_info("prune: %zu sets of an interrupted run are still to be removed", n);
-	at = p->n_journal;
+	return n;
+}
+
+int prune_resume(struct engine *e, struct snap_error *err)
+{
+	struct prune *p = e->prune;
+	size_t n, had;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&p->io);
+	(void)pthread_mutex_lock(&e->lock);
+	had = p->n_journal;
+	n = p->foreign ? had : condemn_again(e);
 	p->n_journal = n;
+	(void)pthread_mutex_unlock(&e->lock);
+	if (had)
+		log_info("prune: %zu sets of an interrupted run are still to be removed%s", n, p->foreign ? ", once this machine adopts them" : "");
 	FAULT("prune.resumed");
-	return n < at ? store_journal(p, p->journal, n, err) : 0;
+	if (n < had)
+		r = store_journal(p, p->journal, n, err);
+	(void)pthread_mutex_unlock(&p->io);
+	return r;
 }
 
 int prune_open(struct engine *e, struct snap_error *err)
@@ -256,7 +278,7 @@ int prune_open(struct engine *e, struct snap_error *err)
 	(void)pthread_mutex_init(&p->io, NULL);
 	e->prune = p;
 	r = store_open(e, p, err);
-	return r == 0 ? resume(e, err) : r;
+	return r == 0 ? prune_resume(e, err) : r;
 }
 
 void prune_free(struct prune *p)

@@ -13,6 +13,9 @@ void prune_free(struct prune *p); /* NULL is harmless */
 /* May this set be deleted? Lock held. what: begins the sentence. force: the floor does not count.
  * -EBUSY pinned, held, being taken, the floor; -EPERM another lineage's, or this machine has not adopted the sets. */
 int prune_may_delete(struct engine *e, const struct set *s, bool force, const char *what, struct snap_error *err);
+bool prune_foreign(const struct engine *e); /* state_dir comes from another machine, and nobody has said adopt. Lock held */
+/* Adopted, or prune_open: what an unfinished prune has condemned goes on. Lock not held; a small file. */
+int prune_resume(struct engine *e, struct snap_error *err);
 /* auto_prune. completed: a set is complete, so leftovers are looked for, too, and it comes again. Engine's thread, lock not held */
 void prune_auto(struct engine *e, bool completed);
 /* Of this stillfs on this machine: 32 hex digits, the same at each start; "": the machine has no id. Any thread. */

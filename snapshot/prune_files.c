@@ -174,6 +174,8 @@ static int adopt(struct engine *e, struct snap_error *err)
 	if (r == 0) {
 		(void)pthread_mutex_lock(&e->lock);
 		p->foreign = false;
+		e->adopted = true;
+		(void)pthread_cond_signal(&e->work);
 		(void)pthread_mutex_unlock(&e->lock);
 		store_log(p, "adopted by this machine");
 	}

@@ -97,7 +97,7 @@ static bool mark(struct engine *e, const char *by)
 /* 1: it counts already, since a process before this one. */
 static int check_plan(struct engine *e, const struct plan *pl, const char *id, struct snap_error *err)
 {
-	if (e->prune->foreign)
+	if (prune_foreign(e))
 		return snap_error_set(err, -EPERM, "prune: state_dir comes from another machine, whose sets these may be; when they are "
 						   "this one's, `echo adopt > prune`");
 	if (ret_empty(&e->prune->policy))

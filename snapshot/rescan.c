@@ -3,7 +3,7 @@
  * Called by: the control file `rescan`; the engine's thread carries it out; the pins that go to the provider, too.
  * Blocks:    rescan_run as long as the provider lists, on its own thread; an abort ends the wait.
  * Errors:    in the control file `rescan`, in last_error. Sets of this catalog are never overwritten but where nobody
- *            follows them: pending ones of an earlier life. */
+ *            follows them: pending ones of an earlier life, and those in doubt (engine_recover.c). */
 #include "snapshot/list.h"
 #include "base/clock.h"
 #include "base/hex.h"
@@ -27,11 +27,30 @@ static bool is_followed(struct engine *e, const struct set *s)
 	return s == e->running;
 }
 
+/* Its record says that it was begun. Somebody has seen the end of its hold when the provider's says how long it was. */
+static bool settle_doubt(struct set *have, const struct set *now)
+{
+	if (have->state != SET_FAILED || now->state != SET_COMPLETE || now->hold_ms < 0 || set_text(&have->position, now->position) < 0)
+		return false;
+	have->doubt = false;
+	have->state = SET_COMPLETE;
+	have->progress = 100;
+	have->volumes = now->volumes;
+	have->size_b = now->size_b;
+	have->lock_ms = now->lock_ms;
+	have->hold_ms = now->hold_ms;
+	have->error_code = 0;
+	(void)set_text(&have->error, "");
+	return true;
+}
+
 /* The state of a set that nobody follows. Lock held. True: it has changed. */
 static bool refresh(struct engine *e, struct set *have, const struct set *now)
 {
 	bool foreign = !e->door.n_pairs;
 
+	if (have->doubt)
+		return settle_doubt(have, now);
 	if (is_followed(e, have) || have->state == SET_DELETING || (have->state != SET_PENDING && !foreign))
 		return false;
 	if (have->state == now->state && have->progress == now->progress && have->pin == now->pin)

@@ -11,6 +11,7 @@
  * Invariants: the gate is never closed without a deadline; the lock is never held across the trigger;
  * nothing of ours writes to a frozen filesystem. */
 #include "snapshot/run_int.h"
+#include "snapshot/begun.h"
 #include "snapshot/prune.h"
 #include "base/clock.h"
 #include "base/fault.h"
@@ -179,6 +180,7 @@ static int step_fixed(struct run *r)
 	if (ret < 0)
 		return snap_error_set(r->err, ret, "snapshot %s: out of memory", r->s->name);
 	FAULT("run.point");
+	begun_forget(r->s->id); /* first: who dies in between leaves a doubt, and no point is taken for none */
 	ret = engine_save(e, r->s, r->err);
 	if (ret < 0)
 		return ret;
@@ -237,6 +239,9 @@ struct run *run_begin(struct engine *e, struct set *s, struct snap_error *err)
 		return NULL;
 	}
 	r->err = err;
+	ret = begun_note(s->id);
+	if (ret < 0)
+		log_warn("snapshot %s: shm_open: %s; should stillfs die in it, what it made is not removed by itself", s->name, strerror(-ret));
 	ret = engine_save(e, s, err);
 	if (ret == 0)
 		ret = step_preflight(r);

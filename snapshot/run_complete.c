@@ -8,6 +8,7 @@
  * What a failed run has made is accounted for at any instant: its record says `leftover` before anything is removed,
  * and no more only when the provider has said that all is gone. engine_clean.c removes what is left. */
 #include "snapshot/run_int.h"
+#include "snapshot/begun.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -117,7 +118,9 @@ void run_finish(struct run *r, int ret)
 	if (ret < 0)
 		fail(r, ret);
 	run_note(r, ret < 0 ? "failed" : "complete", run_ms_since(r->start_ns));
-	if (engine_save(e, r->s, &save) < 0 && ret == 0) {
+	if (engine_save(e, r->s, &save) == 0) {
+		begun_forget(r->s->id);
+	} else if (ret == 0) {
 		/* not recorded is not complete: nothing could find or prune it */
 		ret = snap_error_set(r->err, save.code, "%s", save.msg);
 		fail(r, ret);

@@ -130,6 +130,8 @@ void set_json(const struct set *s, struct vbuf *out)
 	json_object_object_add(o, "error_code", json_object_new_int(s->error_code));
 	put_str(o, "log", vbuf_text(&s->log));
 	json_object_object_add(o, "leftover", json_object_new_boolean(s->leftover));
+	if (s->doubt)
+		json_object_object_add(o, "doubt", json_object_new_boolean(true));
 	if (s->orphan)
 		json_object_object_add(o, "orphan", json_object_new_boolean(true));
 	json_object_object_add(o, "lock_given_up", json_object_new_int((int)s->given_up));
@@ -198,6 +200,7 @@ static int fill(struct set *s, struct json_object *o)
 	s->ended = get_ns(o, "ended_ns");
 	s->pin = json_object_get_boolean(json_object_object_get(o, "pin"));
 	s->leftover = json_object_get_boolean(json_object_object_get(o, "leftover"));
+	s->doubt = json_object_get_boolean(json_object_object_get(o, "doubt"));
 	s->orphan = json_object_get_boolean(json_object_object_get(o, "orphan"));
 	s->progress = (unsigned)json_object_get_int(json_object_object_get(o, "progress"));
 	s->volumes = (unsigned)json_object_get_int(json_object_object_get(o, "volumes"));

@@ -33,6 +33,7 @@ struct set {
 	bool pin, pin_due; /* due: the provider has to be told (not recorded) */
 	bool orphan; /* it had no record before its data was condemned; SET_DELETING */
 	bool leftover; /* failed, and the provider may still have something of it */
+	bool doubt; /* failed, and it may be complete elsewhere: nothing of it is removed by itself */
 	unsigned progress; /* percent */
 	unsigned volumes;
 	uint64_t size_b;

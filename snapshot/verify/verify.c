@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "snapshot/prune.h"
 #include "snapshot/verify/process.h"
 #include "snapshot/verify/verify_int.h"
 
@@ -151,9 +152,17 @@ static void look_for_left(struct engine *e)
 {
 	struct vbuf left = VBUF_INIT;
 	struct snap_error err = { 0 };
-	uint64_t due = clean_volumes(e, &left);
-	bool news;
+	uint64_t due;
+	bool news, foreign;
 
+	(void)pthread_mutex_lock(&e->lock);
+	foreign = prune_foreign(e);
+	(void)pthread_mutex_unlock(&e->lock);
+	if (foreign) { /* the verification may be running, over there */
+		e->verify->clean_ns = clock_boot_ns() + LOOK_MS * NS_PER_MS;
+		return;
+	}
+	due = clean_volumes(e, &left);
 	(void)pthread_mutex_lock(&e->lock);
 	news = left.len && strcmp(vbuf_text(&left), vbuf_text(&e->verify->left)) != 0;
 	vbuf_free(&e->verify->left);

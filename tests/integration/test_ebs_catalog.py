@@ -57,6 +57,25 @@ def test_tags_carry_the_record_and_a_lost_catalog_comes_back_from_them(cloud, ma
     assert sets(m)["one"]["state"] == "complete"
 
 
+def test_the_set_whose_image_is_started_keeps_its_snapshots_and_comes_back(cloud, make_mount):  # noqa: F811
+    """state_dir on a volume of the set: in the set's own image its record says `running`."""
+    m = make_mount(env=cloud.env, **cloud.options)
+    take(m, "one")
+    taken = sets(m)["one"]
+    m.stop()
+    path = m.dir / "state" / "sets" / f"{taken['id']}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "running", "position": "", "hold_ms": None, "lock_ms": None}))
+    m.start()
+    assert sets(m)["one"]["state"] == "failed" and sets(m)["one"]["doubt"] is True
+    assert m.status()["removals_left"] == "0"
+    assert rescan(m) == 0
+    assert "changed 1" in m.read("rescan")
+    after = sets(m)["one"]
+    assert (after["state"], after["position"], "doubt" in after) == ("complete", taken["position"], False)
+    assert abs(after["hold_ms"] - taken["hold_ms"]) < 0.1 and m.read("snapshots/one/last_error") == "none\n"
+    assert cloud.sent("DeleteSnapshot") == []
+
+
 def before(m, name):
     return m.read(f"snapshots/one/{name}").strip()
 

@@ -379,6 +379,69 @@ def test_a_cloned_host_prunes_nothing_until_it_adopts(make_mount):
     assert m.status()["auto_prune"] == "on"
 
 
+def be_a_clone(m):
+    """state_dir as another machine left it. stillfs is stopped."""
+    path = m.dir / "state" / "identity"
+    path.write_text(re.sub(r"(?m)^(\w+) .*", r"\1 of-the-machine-it-was-cloned-from", path.read_text()))
+
+
+def asked(m, call, name):
+    return (call, name) in [c[1:] for c in m.null_calls()]
+
+
+DOUBT = "begun, and nobody here knows whether its point was fixed"
+
+
+def test_a_cloned_host_takes_nothing_up_and_removes_nothing_until_it_adopts(make_mount):
+    """The image was taken in the midst: the original has completed `begun` and `late`, and finishes its prune itself."""
+    m = make_mount(provider="null", retention="keep_last 9")
+    take(m, "condemned", "begun")
+    m.null("poll pending\n")
+    assert m.write("snapshot", "late class=nightly\n") == 0, m.last_error()
+    ids = {r["name"]: r["id"] for r in map(json.loads, m.read("list.json").splitlines())}
+    m.stop()
+    change_records(m, lambda r: r.update(state="running") if r["name"] == "begun" else None)
+    be_a_clone(m)
+    (m.dir / "state" / "prune.journal").write_text(f"{ids['condemned']}\nplan 0123456789abcdef\n")
+    m.null("")
+    m.start()
+    take(m, "own")
+    assert [c for c in m.null_calls() if c[1] in ("remove", "discard", "resume")] == []
+    assert [m.state(n) for n in ("condemned", "begun", "late", "own")] == ["complete", "failed", "pending", "complete"]
+    assert m.read("snapshots/begun/last_error").startswith(DOUBT)
+    assert "`echo adopt > prune`" in m.read("snapshots/late/progress") + m.log()
+    assert m.write("abort", "x\n") == errno.EPERM
+    assert m.last_error()["message"].startswith("abort: late is pending since state_dir was on another machine")
+    assert m.state("late") == "pending"
+    assert m.write("prune", "adopt\n") == 0
+    m.wait_state("late", "complete")
+    settled(m)
+    assert sets(m) == ["begun", "late", "own"] and asked(m, "remove", "condemned") and asked(m, "resume", "late")
+    assert not asked(m, "remove", "begun") and m.state("begun") == "failed"
+    (m.control / "snapshots" / "begun").rmdir()
+    wait_for("its removal", lambda: asked(m, "remove", "begun"))
+
+
+def test_a_set_that_an_image_says_is_running_is_not_removed_by_itself(make_mount):
+    """state_dir on a volume of the set: the set's own image says so of it, and may be started on the same machine."""
+    m = make_mount(provider="null", retention="keep_last 9")
+    assert m.write("retention", "failed_age 1d\n") == 0, m.last_error()
+    take(m, "one", "two")
+    m.stop()
+    change_records(m, lambda r: r.update(state="running", created_ns=r["created_ns"] - 9 * 86400 * 10**9) if r["name"] == "one" else None)
+    m.start()
+    for _ in range(2):
+        assert m.state("one") == "failed" and m.read("snapshots/one/last_error").startswith(DOUBT)
+        assert plan(m)[1]["one"] == ("keep", "failed, and it may be complete elsewhere; only rmdir removes it")
+        assert m.write("prune", "apply\n") == 0
+        take(m, "three" if "three" not in sets(m) else "four")
+        assert not asked(m, "remove", "one")
+        m.stop()
+        m.start()
+    (m.control / "snapshots" / "one").rmdir()
+    wait_for("its removal", lambda: asked(m, "remove", "one"))
+
+
 def test_sets_of_another_lineage_are_seen_and_not_touched(make_mount):
     m = make_mount(provider="null", retention="keep_last 1")
     take(m, "a", "b", "c")

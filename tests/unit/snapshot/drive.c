@@ -1,5 +1,6 @@
 /* tests/unit/snapshot/drive.c - see drive.h. */
 #include "tests/unit/snapshot/drive.h"
+#include "snapshot/begun.h"
 #include "snapshot/engine_int.h"
 
 #include <errno.h>
@@ -230,6 +231,8 @@ void die_and_restart(struct rig *r, const char *set, const char *as)
 	(void)snprintf(now, sizeof(now), "%.*s\"state\":\"%s%s", (int)(at - text), text, as, strchr(at + 9, '"'));
 	file_put(path, file, now);
 	free(text);
+	if (strcmp(as, "running") == 0)
+		assert_int_equal(begun_note(id), 0); /* which outlives a death */
 	free(id);
 	rig_start(r);
 }
