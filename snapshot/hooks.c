@@ -2,12 +2,13 @@
  * under it, hook.post when all is over. For engines that stillfs does not know.
  * Owns:      one process at a time, in a process group of its own; killed with its group at its deadline.
  * Called by: coord_group.c, on the database thread; sever from any.
- * Journal:   that hook.post is due, so that it runs also after our own death.
+ * Journal:   sets whose hook.post is due, a line each, so that it runs also after our own death; the oldest first.
  * Blocks:    up to hook.timeout, and for hook.locked up to a second, which is part of lock_ms.
  * Errors:    the hook's last line on stderr, and how it ended. Exit code 75 (EX_TEMPFAIL) is -EAGAIN. */
 #include "snapshot/hooks.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "snapshot/journal.h"
 #include "snapshot/program.h"
 
@@ -30,6 +31,7 @@ struct hooks {
 	_Atomic bool severed;
 	char set[DOOR_NAME_MAX + 1];
 	bool post_due;
+	struct vbuf earlier; /* between prepare and finish: lines of sets before this one */
 };
 
 /* One call of a hook. */
@@ -200,15 +202,70 @@ static uint32_t limit(const struct hooks *h, uint32_t max_ms)
 	return own < max_ms ? (uint32_t)own : max_ms;
 }
 
+static int post(struct hooks *h, const char *set, const char *result, uint32_t max_ms, struct snap_error *err)
+{
+	struct call c = { .key = "hook.post", .word = "post", .set = set, .result = result, .max_ms = limit(h, max_ms) };
+
+	return run_hook(h, &c, err);
+}
+
+/* Earlier sets' turns, in their order, up to the first that fails; what is left of the lines stays in them. */
+static int post_earlier(struct hooks *h, struct vbuf *lines, uint32_t max_ms, struct snap_error *err)
+{
+	struct vbuf left = VBUF_INIT;
+	const char *p = vbuf_text(lines);
+	char set[DOOR_NAME_MAX + 1];
+	int r = 0;
+
+	while (r == 0 && *p) {
+		size_t n = strcspn(p, "\n");
+
+		(void)snprintf(set, sizeof(set), "%.*s", (int)(n < sizeof(set) ? n : sizeof(set) - 1), p);
+		r = n ? post(h, set, "unknown", max_ms, err) : 0;
+		p += r == 0 ? n + (p[n] == '\n') : 0;
+	}
+	vbuf_puts(&left, p);
+	if (vbuf_error(&left)) {
+		vbuf_free(&left);
+		return snap_error_set(err, -ENOMEM, "hooks: out of memory"); /* all of them once more */
+	}
+	vbuf_free(lines);
+	*lines = left;
+	return r;
+}
+
+/* The journal: lines, and set ("": none). */
+static int note(struct hooks *h, const struct vbuf *lines, const char *set, struct snap_error *err)
+{
+	struct vbuf b = VBUF_INIT;
+	int r;
+
+	vbuf_puts(&b, vbuf_text(lines));
+	if (b.len && b.data[b.len - 1] != '\n')
+		vbuf_puts(&b, "\n");
+	vbuf_puts(&b, set);
+	r = vbuf_error(&b) ? snap_error_set(err, -ENOMEM, "hooks: out of memory") :
+	    b.len ? journal_put(h->d->conf, "hook", vbuf_text(&b), err) : journal_drop(h->d->conf, "hook", err);
+	vbuf_free(&b);
+	return r;
+}
+
 static int hook_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err)
 {
 	struct hooks *h = self;
 	struct call c = { .key = "hook.pre", .word = "pre", .set = h->set, .result = "", .max_ms = limit(h, max_ms) };
-	int r;
+	struct snap_error why = { 0 };
+	int r = 0;
 
 	(void)snprintf(h->set, sizeof(h->set), "%s", set);
+	vbuf_free(&h->earlier);
 	if (*conf_str(h->d->conf, "hook.post")) {
-		r = journal_put(h->d->conf, "hook", h->set, err);
+		r = journal_get(h->d->conf, "hook", &h->earlier, err);
+		/* no set fails for want of an earlier one's end: that is tried again, and reported, between runs */
+		if (r == 0 && post_earlier(h, &h->earlier, max_ms, &why) < 0)
+			log_warn("%s; it is still due", why.msg);
+		if (r == 0)
+			r = note(h, &h->earlier, h->set, err);
 		if (r < 0)
 			return r;
 		h->post_due = true;
@@ -250,39 +307,46 @@ static int hook_unlock(void *self, uint32_t max_ms, struct snap_error *err)
 	return 0;
 }
 
-static int post(struct hooks *h, const char *set, const char *result, uint32_t max_ms, struct snap_error *err)
-{
-	struct call c = { .key = "hook.post", .word = "post", .set = set, .result = result, .max_ms = limit(h, max_ms) };
-	int r;
-
-	atomic_store(&h->severed, false); /* a run that was given up still has its end */
-	r = run_hook(h, &c, err);
-	return r < 0 ? r : journal_drop(h->d->conf, "hook", err);
-}
-
 static int hook_finish(void *self, int result, uint32_t max_ms, struct snap_error *err)
 {
 	struct hooks *h = self;
 	char text[16] = "ok";
+	int r;
 
 	if (!h->post_due)
 		return 0;
 	h->post_due = false;
 	if (result < 0)
 		(void)snprintf(text, sizeof(text), "%d", -result);
-	return post(h, h->set, text, max_ms, err);
+	atomic_store(&h->severed, false); /* a run that was given up still has its end */
+	r = post(h, h->set, text, max_ms, err);
+	return r < 0 ? r : note(h, &h->earlier, "", err);
 }
 
 static int hook_recover(void *self, uint32_t max_ms, struct snap_error *err)
 {
 	struct hooks *h = self;
-	struct vbuf set = VBUF_INIT;
-	int r = journal_get(h->d->conf, "hook", &set, err);
+	struct snap_error own = { 0 };
+	struct vbuf lines = VBUF_INIT;
+	int r = journal_get(h->d->conf, "hook", &lines, err);
 
-	if (r == 0 && set.len)
-		r = post(h, vbuf_text(&set), "unknown", max_ms, err);
-	vbuf_free(&set);
+	atomic_store(&h->severed, false);
+	if (r == 0 && lines.len) {
+		r = post_earlier(h, &lines, max_ms, err);
+		if (note(h, &lines, "", &own) < 0)
+			r = r ? r : snap_error_set(err, own.code, "%s", own.msg);
+	}
+	vbuf_free(&lines);
 	return r;
+}
+
+static void hook_close(void *self)
+{
+	struct hooks *h = self;
+
+	if (h)
+		vbuf_free(&h->earlier);
+	free(h);
 }
 
 static void hook_sever(void *self)
@@ -299,7 +363,7 @@ static void hook_status(void *self, struct vbuf *out)
 const struct coord_ops coord_hook = {
 	.name = "hook",
 	.open = hook_open,
-	.close = free,
+	.close = hook_close,
 	.preflight = hook_preflight,
 	.lock = hook_lock,
 	.position = hook_position,

@@ -1,12 +1,13 @@
 /* snapshot/mysql_replica.c - what is changed on a server around the hold and changed back: an applier stopped, a
  * Galera node out of flow control.
- * Owns:      the journal "mysql": a line for each change, on disk before the change.
+ * Owns:      the journal "mysql": a line for each change, on disk before the change, and until it is undone, also through later runs.
  * Called by: the engine on its database thread, gate open, nothing locked.
  * Blocks:    for an applier to end its transaction, and for db.blockers.
  * Errors:    -errno with the sentence. What could not be changed back stays in the journal. */
 #include "snapshot/mysql_int.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "snapshot/journal.h"
 
 #include <errno.h>
@@ -18,10 +19,27 @@
 
 /* ---- changing, and changing back ---- */
 
-/* The line is on disk before the change. */
+static bool is_noted(const struct vbuf *journal, const char *line, size_t len)
+{
+	for (const char *p = vbuf_text(journal); *p; p += strcspn(p, "\n") + 1)
+		if (strncmp(p, line, len) == 0)
+			return true;
+	return false;
+}
+
+/* The line is on disk before the change. An earlier run may have left the same one. */
 static int journal_add(struct my *m, const char *what, const char *name, struct snap_error *err)
 {
-	vbuf_printf(&m->journal, "%s %s\n", what, name);
+	struct vbuf line = VBUF_INIT;
+	bool noted;
+
+	vbuf_printf(&line, "%s %s\n", what, name);
+	noted = is_noted(&m->journal, vbuf_text(&line), line.len);
+	if (!noted)
+		vbuf_add(&m->journal, vbuf_text(&line), line.len);
+	if (vbuf_error(&line))
+		m->journal.error = vbuf_error(&line);
+	vbuf_free(&line);
 	if (vbuf_error(&m->journal))
 		return snap_error_set(err, -ENOMEM, "journal of the mysql coordinator: out of memory");
 	return journal_put(m->d->conf, "mysql", vbuf_text(&m->journal), err);
@@ -82,8 +100,19 @@ static int start_applier(struct my *m, const char *channel, struct snap_error *e
 	return r == 0 || !is_there(m, channel) ? 0 : snap_error_set(err, r, "%s", why.msg);
 }
 
-/* Undo each line; the connection stands. */
-static int undo(struct my *m, const char *lines, struct snap_error *err)
+static int undo_line(struct my *m, const char *line, struct snap_error *err)
+{
+	if (strncmp(line, "applier ", 8) == 0)
+		return start_applier(m, line + 8, err);
+	if (strncmp(line, "lazy_log ", 9) == 0)
+		return my_exec(m, "SET GLOBAL innodb_flush_log_at_trx_commit=0", "set innodb_flush_log_at_trx_commit back", err);
+	if (strncmp(line, "desync ", 7) == 0)
+		return my_exec(m, "SET GLOBAL wsrep_desync=0", "put the Galera node back into flow control", err);
+	return snap_error_set(err, -EINVAL, "journal of the mysql coordinator: unknown line \"%.64s\"", line);
+}
+
+/* Undo each line; the connection stands. What could not be undone goes to left. */
+static int undo(struct my *m, const char *lines, struct vbuf *left, struct snap_error *err)
 {
 	char line[256];
 	int r = 0, one;
@@ -92,17 +121,32 @@ static int undo(struct my *m, const char *lines, struct snap_error *err)
 		size_t n = strcspn(lines, "\n");
 
 		(void)snprintf(line, sizeof(line), "%.*s", (int)(n < sizeof(line) ? n : sizeof(line) - 1), lines);
+		one = undo_line(m, line, err);
+		if (one < 0)
+			vbuf_printf(left, "%.*s\n", (int)n, lines);
 		lines += n + (lines[n] == '\n');
-		if (strncmp(line, "applier ", 8) == 0)
-			one = start_applier(m, line + 8, err);
-		else if (strncmp(line, "lazy_log ", 9) == 0)
-			one = my_exec(m, "SET GLOBAL innodb_flush_log_at_trx_commit=0", "set innodb_flush_log_at_trx_commit back", err);
-		else if (strncmp(line, "desync ", 7) == 0)
-			one = my_exec(m, "SET GLOBAL wsrep_desync=0", "put the Galera node back into flow control", err);
-		else
-			one = snap_error_set(err, -EINVAL, "journal of the mysql coordinator: unknown line \"%.64s\"", line);
 		r = r ? r : one;
 	}
+	return r;
+}
+
+/* The journal keeps what is still to be undone, and that alone: the rest may be somebody else's wish by the next try. */
+static int undo_all(struct my *m, const char *lines, struct snap_error *err)
+{
+	struct vbuf left = VBUF_INIT;
+	struct snap_error own = { 0 };
+	int r;
+
+	atomic_store(&m->severed, false);
+	r = my_connect(m, err);
+	if (r < 0)
+		return r;
+	r = undo(m, lines, &left, err);
+	if (r == 0)
+		r = journal_drop(m->d->conf, "mysql", err);
+	else if (vbuf_error(&left) == 0 && journal_put(m->d->conf, "mysql", vbuf_text(&left), &own) < 0)
+		log_warn("%s", own.msg); /* all of it is tried again */
+	vbuf_free(&left);
 	return r;
 }
 
@@ -113,12 +157,7 @@ int my_finish(void *self, int result, uint32_t max_ms, struct snap_error *err)
 
 	if (!m->journal.len)
 		return 0;
-	atomic_store(&m->severed, false);
-	r = my_connect(m, err);
-	if (r == 0)
-		r = undo(m, vbuf_text(&m->journal), err);
-	if (r == 0)
-		r = journal_drop(m->d->conf, "mysql", err);
+	r = undo_all(m, vbuf_text(&m->journal), err);
 	vbuf_free(&m->journal); /* recover reads it from the disk */
 	return r;
 }
@@ -129,14 +168,8 @@ int my_recover(void *self, uint32_t max_ms, struct snap_error *err)
 	struct my *m = self;
 	int r = journal_get(m->d->conf, "mysql", &lines, err);
 
-	if (r == 0 && lines.len) {
-		atomic_store(&m->severed, false);
-		r = my_connect(m, err);
-		if (r == 0)
-			r = undo(m, vbuf_text(&lines), err);
-		if (r == 0)
-			r = journal_drop(m->d->conf, "mysql", err);
-	}
+	if (r == 0 && lines.len)
+		r = undo_all(m, vbuf_text(&lines), err);
 	vbuf_free(&lines);
 	return r;
 }
@@ -231,7 +264,11 @@ int my_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *
 	vbuf_free(&m->blockers);
 	if (m->down)
 		return 0;
-	if (m->method != MY_NONE)
+	/* what an earlier run changed and nobody could change back: its lines stay in front of ours, and finish tries again */
+	r = journal_get(m->d->conf, "mysql", &m->journal, err);
+	if (r == 0 && m->journal.len && m->journal.data[m->journal.len - 1] != '\n')
+		vbuf_puts(&m->journal, "\n");
+	if (r == 0 && m->method != MY_NONE)
 		r = my_blockers(m, true, err);
 	if (r == 0 && (m->method == MY_FTWRL || m->method == MY_BACKUP))
 		r = stop_appliers(m, err);

@@ -146,6 +146,34 @@ def test_a_channel_that_is_gone_by_then_holds_up_nothing(three, gone):
         replication.attach(three.db, three.first.port if gone == "" else three.second.port, channel=gone)
 
 
+def test_what_an_earlier_run_left_stopped_is_started_by_the_end_of_the_next(three):
+    """The first's finish could start `two` and not the other, and nobody has recovered since."""
+    with driven(three, db__stop_replica="yes") as d:
+        prepare(d)
+        d.kill()
+    sources.applier(three.db, "START", "two")
+    journal = three.sql.state / "db-mysql.journal"
+    with driven(three, db__stop_replica="yes") as d:
+        prepare(d)
+        assert sorted(journal.read_text().splitlines()) == ["applier ", "applier two"]
+        d("finish 0 30000")
+        three.expect(one=True, two=True)
+        assert not journal.exists()
+
+
+def test_what_could_not_be_undone_stays_in_the_journal_alone(three):
+    sources.applier(three.db, "STOP", "two")
+    journal = three.sql.state / "db-mysql.journal"
+    journal.write_text("applier two\nsomething else\n")
+    with driven(three, db__stop_replica="yes") as d:
+        with pytest.raises(coordinators.Failed) as e:
+            d("recover 5000")
+        assert 'unknown line "something else"' in str(e.value)
+        three.expect(one=True, two=True)
+        assert journal.read_text() == "something else\n"
+        journal.unlink()
+
+
 # ---- sets taken under load ----
 
 class Fed:

@@ -84,6 +84,22 @@ def test_a_failed_post_leaves_the_set_good_and_is_tried_again_at_the_next_start(
     wait_for("the journal's end", lambda: not list((m.dir / "state").glob("db-*.journal")))
 
 
+def test_a_post_that_is_due_is_not_lost_behind_the_next_run(make_mount, hook):
+    flag = hook("pre").parent / "flag"
+    journal = lambda: (m.dir / "state" / "db-hook.journal").read_text().split()  # noqa: E731
+    m = make_mount(provider="null", hook__pre=hook("pre"), hook__post=hook("post", f"test -e {flag} || exit 1"))
+    for name, due in (("one", ["one"]), ("two", ["one", "two"])):
+        assert m.write("snapshot", f"{name}\n") == 0, m.last_error()
+        m.wait_state(name, "complete")
+        assert journal() == due
+    assert [c.split()[2:4] for c in hook.calls() if c.startswith("post")] == [
+        ["set=one", "result=ok"], ["set=one", "result=unknown"], ["set=two", "result=ok"]]
+    flag.touch()
+    assert m.write("snapshot", "three\n") == 0, m.last_error()
+    wait_for("the journal's end", lambda: not list((m.dir / "state").glob("db-*.journal")))
+    assert [c.split()[0:4:2] for c in hook.calls()[-4:]] == [["post", "set=one"], ["post", "set=two"], ["pre", "set=three"], ["post", "set=three"]]
+
+
 def test_post_runs_after_the_death_of_the_daemon_in_the_hold(make_mount, hook):
     m = make_mount(provider="null", hook__pre=hook("pre"), hook__post=hook("post"))
     m.null("trigger hang\n")
