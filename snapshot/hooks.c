@@ -42,6 +42,7 @@ struct call {
 	uint32_t max_ms;
 	char out[OUTPUT_MAX], errs[ERRORS_MAX];
 	size_t out_len, errs_len;
+	bool cut; /* it said more than out holds */
 };
 
 /* ---- running one ---- */
@@ -79,7 +80,8 @@ static int keep(void *arg, bool errs, const char *text, size_t n)
 		program_keep_end(c->errs, sizeof(c->errs), &c->errs_len, text, n);
 		return 0;
 	}
-	memcpy(c->out + c->out_len, text, part); /* what is too much is dropped */
+	memcpy(c->out + c->out_len, text, part); /* what is too much is dropped: of hook.locked alone it is asked for */
+	c->cut |= part < n;
 	c->out_len += part;
 	c->out[c->out_len] = '\0';
 	return 0;
@@ -299,6 +301,9 @@ static int hook_position(void *self, uint32_t max_ms, struct vbuf *out, struct s
 			  .max_ms = max_ms < LOCKED_MS ? max_ms : LOCKED_MS };
 	int r = run_hook(h, &c, err);
 
+	if (r == 0 && c.cut)
+		return snap_error_set(err, -EMSGSIZE, "hook.locked: it wrote more than %d bytes, which a position may not have; print less",
+				      OUTPUT_MAX - 1);
 	return r < 0 ? r : put_lines(c.out, out, err);
 }
 

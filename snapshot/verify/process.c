@@ -18,6 +18,7 @@
 #define TICK_MS 100
 #define UNDO_MS 300000u /* for removing volumes after a cancel or the deadline; what is left then is in the journal */
 #define LEAVE_MS 2000u /* stillfs stops: the process is left to itself */
+#define LINE_MAX_B (4u << 20) /* a GTID set has some 50 bytes for each server that ever wrote */
 
 /* After fork of a process with threads: async-signal-safe calls only. */
 __attribute__((noreturn)) static void child(int in, int out, pid_t parent, bool remote)
@@ -87,25 +88,34 @@ static void take_line(struct engine *e, struct verdict *v, char *line)
 	}
 }
 
-/* What there is to read. False: the end. */
+/* What there is to read. False: the end. After a line that is none of ours, or out of memory, nothing is believed. */
 static bool take_some(struct engine *e, struct verdict *v, int fd)
 {
-	ssize_t n = read(fd, v->line + v->len, sizeof(v->line) - 1 - v->len);
-	char *nl;
+	char more[4096], *nl, *at;
+	ssize_t n = read(fd, more, sizeof(more));
 
 	if (n <= 0)
 		return n < 0 && errno == EINTR;
-	v->len += (size_t)n;
-	v->line[v->len] = '\0';
-	while ((nl = strchr(v->line, '\n'))) {
-		*nl++ = '\0';
-		take_line(e, v, v->line);
-		v->len -= (size_t)(nl - v->line);
-		memmove(v->line, nl, v->len + 1);
+	if (!v->too_long)
+		vbuf_add(&v->line, more, (size_t)n);
+	if (v->too_long || vbuf_error(&v->line))
+		return true;
+	for (at = v->line.data; (nl = memchr(at, '\n', v->line.len - (size_t)(at - v->line.data))); at = nl + 1) {
+		*nl = '\0';
+		take_line(e, v, at);
 	}
-	if (v->len == sizeof(v->line) - 1)
-		v->len = 0; /* longer than any line of ours */
+	v->line.len -= (size_t)(at - v->line.data);
+	memmove(v->line.data, at, v->line.len + 1);
+	v->too_long = v->line.len > LINE_MAX_B;
 	return true;
+}
+
+/* Is all that it said in the verdict? */
+static int heard(const struct verdict *v, struct snap_error *err)
+{
+	if (v->too_long)
+		return snap_error_set(err, -EMSGSIZE, "the verifying process said a line of more than %u bytes", LINE_MAX_B);
+	return vbuf_error(&v->line) || vbuf_error(&v->position) ? snap_error_set(err, -ENOMEM, "out of memory") : 0;
 }
 
 /* -ECANCELED, -ESHUTDOWN, -ETIMEDOUT: it has to end now; 0. */
@@ -151,5 +161,7 @@ int process_follow(struct engine *e, pid_t pid, int fd, uint64_t deadline, bool 
 		(void)kill(pid, SIGKILL);
 		kill_ns = UINT64_MAX;
 	}
+	r = r == 0 ? heard(v, err) : r;
+	vbuf_free(&v->line);
 	return r;
 }

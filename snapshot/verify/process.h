@@ -9,8 +9,8 @@
 
 /* What the process said. */
 struct verdict {
-	char line[1024];
-	size_t len;
+	struct vbuf line; /* what is read of the next line; process_follow's own, as this: */
+	bool too_long; /* one was none of ours */
 	char word[8], text[SNAP_ERROR_MAX];
 	char left[SNAP_ERROR_MAX]; /* volumes that it could not remove; "" */
 	struct vbuf position;
@@ -25,7 +25,7 @@ int order_clean(const struct engine *e, const char *id, struct vbuf *out);
  * others are killed. *from: what it says. */
 pid_t process_spawn(const struct vbuf *order, bool remote, int *from, struct snap_error *err);
 /* Until its end, or until stillfs stops; at the deadline (CLOCK_BOOTTIME) or a cancel it is ended. 0; -ECANCELED,
- * -ETIMEDOUT, -ESHUTDOWN. Blocks. */
+ * -ETIMEDOUT, -ESHUTDOWN; -EMSGSIZE, -ENOMEM when some of what it said is not in *v. Blocks. */
 int process_follow(struct engine *e, pid_t pid, int fd, uint64_t deadline, bool remote, struct verdict *v, struct snap_error *err);
 
 /* clean.c: what dead verifications left. */

@@ -54,19 +54,24 @@ static bool on_volumes(const struct engine *e)
 
 /* ---- the verdict ---- */
 
-static void fill_position(struct set *s, const struct vbuf *found)
+/* 0 or -ENOMEM: the record's is as it was. */
+static int fill_position(struct set *s, const struct vbuf *found)
 {
 	static const char unknown[] = "position unknown until verified\n";
 	const char *at = strstr(s->position, unknown);
 	struct vbuf b = VBUF_INIT;
 
+	int r;
+
 	if (!at || !found->len)
-		return;
+		return 0;
 	vbuf_add(&b, s->position, (size_t)(at - s->position));
 	vbuf_printf(&b, "%sposition_from verify\n%s", vbuf_text(found), at + sizeof(unknown) - 1);
-	if (vbuf_error(&b) == 0)
-		(void)set_text(&s->position, vbuf_text(&b));
+	r = vbuf_error(&b);
+	if (r == 0)
+		r = set_text(&s->position, vbuf_text(&b));
 	vbuf_free(&b);
+	return r;
 }
 
 static void record(struct engine *e, struct set *s, struct verdict *v, struct snap_error *err, uint64_t start)
@@ -78,9 +83,11 @@ static void record(struct engine *e, struct set *s, struct verdict *v, struct sn
 		snap_error_set(err, -EIO, "the verifying process ended without a result");
 	(void)snprintf(text, sizeof(text), "%s", known ? v->text : err->msg);
 	(void)pthread_mutex_lock(&e->lock);
-	if (known && strcmp(v->word, "yes") == 0) {
+	if (known && strcmp(v->word, "yes") == 0 && fill_position(s, &v->position) < 0) {
+		known = false;
+		(void)snprintf(text, sizeof(text), "out of memory for the position that was found; verify it again");
+	} else if (known && strcmp(v->word, "yes") == 0) {
 		s->verified = VERIFIED_YES;
-		fill_position(s, &v->position);
 	} else if (known && strcmp(v->word, "files") == 0) {
 		s->verified = VERIFIED_FILES;
 	} else if (known && strcmp(v->word, "failed") == 0) {

@@ -142,6 +142,21 @@ def test_output_that_is_no_position_fails_the_set(make_mount, hook):
     assert "lines of KEY VALUE" in m.last_error()["message"]
 
 
+@pytest.mark.parametrize("length,code", [(4095, 0), (4096, errno.EMSGSIZE)])
+def test_a_position_is_recorded_whole_or_not_at_all(make_mount, hook, length, code):
+    lines = f"wal 0/16B3748\nlast {'9' * (length - len('wal 0/16B3748') - 7)}\n"
+    (hook("pre").parent / "position").write_text(lines)
+    assert len(lines) == length
+    m = make_mount(provider="null", hook__locked=hook("locked", f"cat {hook('pre').parent / 'position'}"))
+    assert m.write("snapshot", "one\n") == code
+    if code:
+        assert m.last_error()["message"] == "hook.locked: it wrote more than 4095 bytes, which a position may not have; print less"
+        assert "hook." not in m.read("snapshots/one/position") and m.gate() == "open"
+        return
+    m.wait_state("one", "complete")
+    assert [s for s in m.read("snapshots/one/position").splitlines() if s.startswith("hook.")] == [f"hook.{s}" for s in lines.splitlines()]
+
+
 def test_a_hook_may_say_more_than_a_pipe_holds_and_its_last_line_counts(make_mount, hook):
     m = make_mount(provider="null", hook__pre=hook("pre", "set -e\nhead -c 300000 /dev/zero\nhead -c 300000 /dev/zero >&2\n"
                                                    "echo >&2; echo no room here >&2; exit 3"))
