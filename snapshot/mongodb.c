@@ -224,10 +224,11 @@ static int mg_position(void *self, uint32_t max_ms, struct vbuf *out, struct sna
 
 /* ---- life ---- */
 
-/* Nothing is changed before the lock; but a lock whose answer was lost is looked for when the gate is open. */
+/* Nothing is changed before the lock. But one of an earlier run that may still come would be counted together with ours, and
+ * outlive it. */
 static int mg_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err)
 {
-	return 0;
+	return mg_recover(self, max_ms, err);
 }
 
 static int mg_finish(void *self, int result, uint32_t max_ms, struct snap_error *err)

@@ -19,6 +19,8 @@ struct mg {
 	bool fsync; /* db.mongodb_lock=yes */
 	bool locked;
 	bool shared; /* somebody else has the lock as well */
+	bool answered; /* of the lock that the journal speaks of; else it may still come */
+	uint64_t clear_ns; /* since when the server has been seen without it, CLOCK_BOOTTIME; 0: not yet */
 	_Atomic bool severed;
 	pthread_mutex_t lock; /* text */
 	char text[96]; /* version and role, for status */

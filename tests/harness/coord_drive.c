@@ -94,7 +94,7 @@ static int call(char *line, struct vbuf *out, struct snap_error *err)
 	if (strcmp(word, "unlock") == 0)
 		return c->unlock(at.self, a, err);
 	if (strcmp(word, "finish") == 0)
-		return c->finish ? c->finish(at.self, 0, a, err) : 0;
+		return c->finish ? c->finish(at.self, (int)a, b, err) : 0;
 	if (strcmp(word, "recover") == 0)
 		return c->recover ? c->recover(at.self, a, err) : 0;
 	if (strcmp(word, "examine") == 0)

@@ -3,7 +3,8 @@
 python3 mongod.py PORT DBPATH [ROLE]: answers on loopback. Its fsync lock is counted and outlives the connection that took
 it, as the real one does; it ends with the process. Faults are set by the command {stillfsFault: COMMAND, mode: MODE,
 times: N}: `drop` (the connection is closed instead of an answer, the command is carried out), `refuse` (closed, and not
-carried out), `error` (ok: 0 with code and codeName of the fault), `stall` (seconds before the answer).
+carried out), `error` (ok: 0 with code and codeName of the fault), `stall` (seconds before the answer), `held` (of fsync: it
+waits as long as it was told to, and does not get the lock).
 """
 
 import contextlib
@@ -118,6 +119,9 @@ class State:
                 fault["times"] = fault.get("times", 1) - 1
         if fault and fault["mode"] == "stall":
             time.sleep(fault["seconds"])
+        if fault and fault["mode"] == "held":
+            time.sleep(command["fsyncLockAcquisitionTimeoutMillis"] / 1000)
+            return {"ok": 0.0, "errmsg": "Fsync lock timed out", "code": 24, "codeName": "LockTimeout"}
         with contextlib.nullcontext() if name == "replSetStepDown" else self.mutex:  # it waits for others
             if fault and fault["mode"] == "refuse":
                 return None

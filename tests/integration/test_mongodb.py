@@ -72,6 +72,55 @@ def test_a_lock_not_got_in_time_is_eagain_and_nothing_is_held(site):
     locked(d)("unlock 2000")
 
 
+def test_the_server_gives_up_before_we_do(site):
+    """As the engine asks: db.lock_timeout, and the time of short tries, of which this lock has none."""
+    s, drive = site
+    d = drive()
+    for step in RUN[:2]:
+        d(step)
+    s.db.fault("fsync", "held")
+    with pytest.raises(Failed) as failed:
+        d("lock 4000 3000")
+    assert failed.value.code == errno.EAGAIN and "Fsync lock timed out" in failed.value.message
+    assert s.db.locks() == 0 and not journal(s)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["lives", "dies"])
+def test_a_lock_that_comes_after_all_is_released(site, dies):
+    s, drive = site
+    d = drive()
+    for step in RUN[:2]:
+        d(step)
+    s.db.fault("fsync", "stall", seconds=4)
+    with pytest.raises(Failed) as failed:
+        d("lock 4000 3000")
+    assert failed.value.code in (errno.ECONNRESET, errno.ECONNREFUSED)
+    assert journal(s) and s.db.calls().count("fsync") == 1
+    if dies:
+        d.kill()
+        d = drive()
+    d("recover 5000" if dies else "finish -5 30000", 40)
+    assert s.db.locks() == 0 and not journal(s)
+    assert s.db.calls().count("fsyncUnlock") == 1
+
+
+def test_a_lock_that_does_not_come_is_waited_for_before_it_is_forgotten(site):
+    s, drive = site
+    s.db.fault("fsync", "refuse")
+    d = drive()
+    with pytest.raises(Failed):
+        locked(d)
+    assert journal(s) and s.db.locks() == 0
+    with pytest.raises(Failed) as failed:
+        d("recover 500")
+    assert failed.value.code == errno.EAGAIN and "may still come" in failed.value.message and journal(s)
+    d("prepare t 60000", 70)  # the next run's, which must not share a lock with this one
+    assert not journal(s)
+    d("lock 2000 3000")
+    d("unlock 2000")
+    assert s.db.locks() == 0 and not journal(s)
+
+
 def test_a_lock_whose_answer_was_lost_is_released(site):
     s, drive = site
     s.db.fault("fsync", "drop")
