@@ -32,7 +32,7 @@ static const struct option {
 	{ "--skip-hook", FLAG, AT(skip_hook), false, 0, 0, 0 },
 	{ "--other-is-down", FLAG, AT(other_down), false, 0, 0, 0 },
 	{ "--lose", FLAG, AT(lose), false, 0, 0, 0 },
-	{ "--force", FLAG, AT(lose), false, 0, 0, 0 },
+	{ "--force", FLAG, AT(force), false, 0, 0, 0 },
 };
 #define N_OPTIONS (sizeof(options) / sizeof(options[0]))
 

@@ -214,7 +214,7 @@ static int reopen(struct cut *c, struct snap_error *err)
 
 	if (where(c) != AT_END)
 		r = snap_error_set(err, -EBUSY, "a cut-over is under way: end it with resume, abort or resolve");
-	else if (!c->o.lose)
+	else if (!c->o.force)
 		r = snap_error_set(err, -EPERM, "this server was retired, and another takes its writes: --force opens it all the same, and then "
 						"two servers are writable unless the other is down or fenced");
 	else

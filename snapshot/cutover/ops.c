@@ -88,12 +88,12 @@ static int op_compare(void *arg, const char *set, bool *behind, struct snap_erro
 		r = all ? facts_executed(c->b.m, &has, &pos, err) : err->code;
 	}
 	r = r < 0 ? r : differences(c, all, has, pos, &missing, &extra, err);
+	*behind = r < 0 || !gtid_empty(missing);
 	if (r == 0 && !gtid_empty(extra)) {
 		gtid_print(extra, &t);
 		r = snap_error_set(err, -EEXIST, "B has executed what A has not: %.200s", vbuf_text(&t));
 		vbuf_free(&t);
 	}
-	*behind = r < 0 || !gtid_empty(missing);
 	gtid_free(all);
 	gtid_free(has);
 	gtid_free(pos);

@@ -124,7 +124,7 @@ static int control_down(struct cut *c, struct side *s, struct snap_error *err)
 	bool retired;
 	int r = control_state(c, s, state, &retired, err);
 
-	if (r == 0 && strcmp(state, "off") != 0 && !retired && !control_by(c, s) && !c->o.lose)
+	if (r == 0 && strcmp(state, "off") != 0 && !retired && !control_by(c, s) && !c->o.force)
 		return snap_error_set(err, -EPERM, "%s: %s/fence is %s, and no cut-over has put that up: write off there first", s->word,
 				      s->control, state);
 	return r < 0 ? r : control_off(c, s, err);

@@ -77,7 +77,8 @@ static enum steps_result uncertain(const struct steps *s, struct snap_error *err
 
 /* ---- forward ---- */
 
-static int wait_for_b(const struct steps *s, const char *set, struct snap_error *err)
+/* past: the point is behind. B may have been open by then, so what only B has is no reason against it. */
+static int wait_for_b(const struct steps *s, const char *set, bool past, struct snap_error *err)
 {
 	uint64_t end = s->ops->now_ms(s->c) + s->catch_up_ms;
 	bool behind = true;
@@ -87,11 +88,16 @@ static int wait_for_b(const struct steps *s, const char *set, struct snap_error 
 		if (s->ops->cancelled(s->c))
 			return snap_error_set(err, -ECANCELED, "interrupted while B was catching up");
 		r = s->ops->compare(s->c, set, &behind, err);
+		if (r == -EEXIST && past) {
+			snap_error_clear(err);
+			r = 0;
+		}
 		if (r < 0 || !behind)
 			return r;
 		if (s->ops->now_ms(s->c) >= end)
-			return snap_error_set(err, -ETIMEDOUT, "B has not executed all that A had within %u s; let it catch up, or give "
-							       "--catch-up more", s->catch_up_ms / 1000);
+			return snap_error_set(err, -ETIMEDOUT, "B has not executed all that A %s within %u s; let it catch up, or give "
+							       "--catch-up more%s", past ? "has" : "had", s->catch_up_ms / 1000,
+					      past ? "; resolve --writable B --lose gives up what B lacks" : "");
 		s->ops->pause(s->c, POLL_MS);
 	}
 }
@@ -111,13 +117,33 @@ static int approach(const struct steps *s, struct snap_error *err)
 	r = r < 0 ? r : vbuf_error(&set);
 	r = r < 0 ? r : note(s, "final", vbuf_text(&set), err);
 	FAULT("cut.final");
-	r = r < 0 ? r : wait_for_b(s, vbuf_text(&set), err);
+	r = r < 0 ? r : wait_for_b(s, vbuf_text(&set), false, err);
 	r = r < 0 ? r : note(s, "caught_up", "", err);
 	FAULT("cut.caught_up");
 	r = r < 0 ? r : s->ops->confirm(s->c, vbuf_text(&set), err);
 	if (r == 0 && s->ops->cancelled(s->c))
 		r = snap_error_set(err, -ECANCELED, "interrupted before B was opened");
 	FAULT("cut.confirmed");
+	vbuf_free(&set);
+	return r;
+}
+
+/* After the point: A is fenced now, but a restart or a resolve may have opened it in between, and B is not to be opened without
+ * what A acknowledged then. */
+static int catch_up_again(const struct steps *s, struct snap_error *err)
+{
+	struct vbuf set = VBUF_INIT;
+	int r = s->ops->confirm(s->c, NULL, err);
+
+	r = r < 0 ? r : s->ops->final(s->c, &set, err);
+	if (r == 0 && vbuf_error(&set) < 0)
+		r = snap_error_set(err, -ENOMEM, "A's transactions: out of memory");
+	if (r == 0)
+		remark(s, "final", vbuf_text(&set));
+	r = r < 0 ? r : wait_for_b(s, vbuf_text(&set), true, err);
+	if (r == 0)
+		remark(s, "caught_up", "");
+	r = r < 0 ? r : s->ops->confirm(s->c, vbuf_text(&set), err);
 	vbuf_free(&set);
 	return r;
 }
@@ -200,7 +226,7 @@ static enum steps_result go_on_sending(const struct steps *s, struct snap_error 
 
 	if (r == 0 && yes)
 		return opened(s, err);
-	r = r < 0 ? r : s->ops->confirm(s->c, NULL, err);
+	r = r < 0 ? r : catch_up_again(s, err);
 	r = r < 0 ? r : open_b(s, err);
 	return r < 0 ? uncertain(s, err) : opened(s, err);
 }
@@ -279,12 +305,16 @@ static enum steps_result resolve_a(const struct steps *s, bool other_down, bool 
 	return STEPS_ABORTED;
 }
 
-/* A seen fenced first, then B opened. */
-static enum steps_result resolve_b(const struct steps *s, bool other_down, struct snap_error *err)
+/* A seen fenced first, and B to lack nothing of it, then B opened. One that is open already is not shut for what it lacks. */
+static enum steps_result resolve_b(const struct steps *s, bool other_down, bool lose, struct snap_error *err)
 {
 	int r = other_down ? 0 : s->ops->fence(s->c, err); /* puts up again what is missing */
+	bool as_it_is = lose;
 
-	r = r < 0 || other_down ? r : s->ops->confirm(s->c, NULL, err);
+	if (r == 0 && !other_down && !lose)
+		r = ask_b(s, &as_it_is, err);
+	if (r == 0 && !other_down)
+		r = as_it_is ? s->ops->confirm(s->c, NULL, err) : catch_up_again(s, err);
 	r = r < 0 ? r : open_b(s, err);
 	return r < 0 ? uncertain(s, err) : opened(s, err);
 }
@@ -302,5 +332,5 @@ enum steps_result steps_resolve(const struct steps *s, enum steps_at at, bool b,
 	FAULT("cut.resolving");
 	if (r < 0)
 		return uncertain(s, err);
-	return b ? resolve_b(s, other_down, err) : resolve_a(s, other_down, lose, err);
+	return b ? resolve_b(s, other_down, lose, err) : resolve_a(s, other_down, lose, err);
 }

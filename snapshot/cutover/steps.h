@@ -2,7 +2,8 @@
  * calls the table and nothing else, so it is tested with a fake that fails, lies and dies at every step.
  * What holds at every moment, whoever dies: at most one of A and B takes writes. A is fenced before B is opened, and the
  * journal says "sending" before the statement that opens B is sent. Before that any failure unfences A; from there on A
- * is not unfenced but by resolve. Where B's state cannot be told, both stay closed and that is what the journal says.
+ * is not unfenced but by resolve. Whoever opens B later first waits until it has executed all that A has by then. Where B's
+ * state cannot be told, both stay closed and that is what the journal says.
  * Threads: one. Blocks: as the operations do. */
 #ifndef STILLFS_SNAPSHOT_CUTOVER_STEPS_H
 #define STILLFS_SNAPSHOT_CUTOVER_STEPS_H
@@ -43,7 +44,7 @@ struct steps_ops {
 	int (*fence)(void *c, struct snap_error *err); /* A */
 	int (*unfence)(void *c, struct snap_error *err); /* A; harmless when it is not fenced */
 	int (*final)(void *c, struct vbuf *set, struct snap_error *err); /* all that A has executed */
-	/* Does B lack anything of the set? -EEXIST: B has what the set has not. */
+	/* Does B lack anything of the set? -EEXIST: B has what the set has not; *behind is told then too. */
 	int (*compare)(void *c, const char *set, bool *behind, struct snap_error *err);
 	/* Is A fenced, asked anew, and has it executed nothing but `set` (NULL: whatever)? -EPERM: no. */
 	int (*confirm)(void *c, const char *set, struct snap_error *err);
@@ -76,7 +77,7 @@ enum steps_result steps_run(const struct steps *s, enum steps_at at, struct snap
 /* Before the point: unfence A. After it: STEPS_REFUSED. */
 enum steps_result steps_abort(const struct steps *s, enum steps_at at, struct snap_error *err);
 /* The operator decides, from AT_SENDING on. The other server must be seen closed first, or be down by the operator's word
- * (other_down). A again: refused when B has executed what A has not, unless `lose`. */
+ * (other_down). Refused when the other has executed what the one has not, unless `lose`; B is waited for first. */
 enum steps_result steps_resolve(const struct steps *s, enum steps_at at, bool b, bool other_down, bool lose,
 				struct snap_error *err);
 

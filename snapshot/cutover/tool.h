@@ -49,7 +49,7 @@ struct side {
 struct opts {
 	char journal[500], hook[500], allow[1024], include_dir[500], accept[256];
 	uint32_t max_lag_s, catch_up_ms, hook_ms, io_s, fence_ms;
-	bool no_persist, skip_hook, other_down, lose, json;
+	bool no_persist, skip_hook, other_down, lose, force, json;
 };
 
 struct cut {

@@ -162,3 +162,21 @@ def test_a_restarted_without_its_fence_after_the_point_is_not_joined_by_b(site, 
     assert not site.writable(site.b)
     code, _, err = site.call("resolve", "--writable", "A")
     assert code == 0 and site.writable(site.a) and not site.writable(site.b), err
+
+
+def test_b_is_opened_with_what_a_took_after_the_point(site, clients):
+    """A was restarted without its fence, and B does not receive at first what it acknowledges."""
+    word = "REPLICA" if site.kind is MySQL else "SLAVE"
+    die_at(site, "cut.sending", *site.sides(), "--no-persist")
+    site.b.query(f"STOP {word} IO_THREAD")
+    site.a.kill()
+    site.a.start()  # it is open again
+    clients.go_on(5)
+    code, _, err = site.call("resolve", "--writable", "B", "--catch-up", "1")
+    assert code == 3 and "B has not executed all that A has within 1 s" in err and "--lose" in err, err
+    assert not site.writable(site.a) and not site.writable(site.b)
+    site.b.query(f"START {word} IO_THREAD")
+    code, out, err = site.call("resolve", "--writable", "B", "--catch-up", "60")
+    assert code == 0 and site.writable(site.b) and not site.writable(site.a), (out, err)
+    clients.target = site.b
+    clients.go_on(10, site.b)

@@ -24,7 +24,7 @@ static struct {
 	unsigned calls, at, at2; /* which call */
 	enum mode mode, mode2;
 	enum op hit; /* what was called then */
-	bool dead, cancel, broken, idle, b_slow, b_gone, a_gone;
+	bool dead, cancel, broken, idle, b_slow, b_gone, a_gone, lose;
 	uint64_t now;
 } w;
 
@@ -153,7 +153,7 @@ static int f_open(void *c, struct snap_error *err)
 	enum mode m = enter(OPEN);
 
 	if (does(m)) {
-		if (!w.b_open && w.b_has < w.a_has)
+		if (!w.b_open && w.b_has < w.a_has && !w.lose)
 			fail_msg("B opened without %d transactions of A", w.a_has - w.b_has);
 		w.b_open = true;
 	}
@@ -428,6 +428,74 @@ static void a_hook_that_fails_is_run_again_or_skipped(void **state)
 	}
 }
 
+/* A was restarted without its fence after the point, and clients have written to it since: B lacks that. */
+static void past_the_point_a_wrote_on(bool a_fenced)
+{
+	fresh();
+	strcpy(w.line[w.lines++], "fencing");
+	strcpy(w.line[w.lines++], "sending");
+	w.idle = true; /* what it has is to be counted */
+	w.a_fenced = a_fenced;
+	w.a_has = 45;
+	w.b_has = 40;
+}
+
+static void b_by_resolve_executes_first_what_a_took_after_the_point(void **state)
+{
+	past_the_point_a_wrote_on(false);
+	assert_int_equal(steps_run(&s, where(), &err), STEPS_UNCERTAIN);
+	heal();
+	assert_int_equal(steps_resolve(&s, where(), true, false, false, &err), STEPS_DONE);
+	assert_true_word(STEPS_DONE);
+	assert_int_equal(w.b_has >= 45, 1);
+}
+
+static void b_by_resume_executes_first_what_a_took_before_it_was_fenced_again(void **state)
+{
+	past_the_point_a_wrote_on(true);
+	assert_int_equal(steps_run(&s, where(), &err), STEPS_DONE);
+	assert_true_word(STEPS_DONE);
+	assert_int_equal(w.b_has >= 45, 1);
+}
+
+static void b_that_lacks_what_a_took_is_opened_by_lose_alone(void **state)
+{
+	for (int resume = 0; resume < 2; resume++) {
+		past_the_point_a_wrote_on(true);
+		w.b_slow = true;
+		assert_int_equal(resume ? steps_run(&s, where(), &err) : steps_resolve(&s, where(), true, false, false, &err),
+				 STEPS_UNCERTAIN);
+		assert_int_equal(err.code, -ETIMEDOUT);
+		assert_says(err.msg, "--lose");
+		assert_true(w.a_fenced && !w.b_open);
+		heal();
+		w.lose = true;
+		assert_int_equal(steps_resolve(&s, where(), true, false, true, &err), STEPS_DONE);
+		assert_true_word(STEPS_DONE);
+	}
+}
+
+/* Opened, written to, and shut again by a resolve that did not come to its end: what only B has is no reason against B. */
+static void b_that_has_more_than_a_is_opened_again(void **state)
+{
+	past_the_point_a_wrote_on(true);
+	w.b_has = 50;
+	assert_int_equal(steps_resolve(&s, where(), true, false, false, &err), STEPS_DONE);
+	assert_true_word(STEPS_DONE);
+}
+
+static void b_by_resolve_with_a_down_is_not_compared(void **state)
+{
+	past_the_point_a_wrote_on(true);
+	w.a_has = 40;
+	w.a_gone = true;
+	assert_int_equal(steps_resolve(&s, where(), true, false, false, &err), STEPS_UNCERTAIN);
+	assert_false(w.b_open);
+	snap_error_clear(&err);
+	assert_int_equal(steps_resolve(&s, where(), true, true, false, &err), STEPS_DONE);
+	assert_true(w.b_open);
+}
+
 /* ---- every fault at every call ---- */
 
 enum { BY_RESUME, BY_ABORT, BY_RESOLVE_A, BY_RESOLVE_B, WAYS };
@@ -440,7 +508,7 @@ static enum steps_result act(int way)
 	case BY_ABORT:
 		return steps_abort(&s, where(), &err);
 	default:
-		return steps_resolve(&s, where(), way == BY_RESOLVE_B, false, true, &err);
+		return steps_resolve(&s, where(), way == BY_RESOLVE_B, false, way == BY_RESOLVE_A, &err);
 	}
 }
 
@@ -537,6 +605,11 @@ int main(void)
 		cmocka_unit_test(a_statement_that_fails_is_sent_again),
 		cmocka_unit_test(a_again_is_refused_when_b_has_taken_writes),
 		cmocka_unit_test(a_hook_that_fails_is_run_again_or_skipped),
+		cmocka_unit_test(b_by_resolve_executes_first_what_a_took_after_the_point),
+		cmocka_unit_test(b_by_resume_executes_first_what_a_took_before_it_was_fenced_again),
+		cmocka_unit_test(b_that_lacks_what_a_took_is_opened_by_lose_alone),
+		cmocka_unit_test(b_that_has_more_than_a_is_opened_again),
+		cmocka_unit_test(b_by_resolve_with_a_down_is_not_compared),
 		cmocka_unit_test(one_fault_at_every_call),
 		cmocka_unit_test(two_faults_at_every_pair_of_calls),
 		cmocka_unit_test(a_server_that_stays_away),
