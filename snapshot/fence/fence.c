@@ -346,8 +346,10 @@ int fence_on(struct my *m, const struct fence_opts *o, struct vbuf *record, stru
 	}
 	if (r == 0)
 		r = fence_same_server(m, vbuf_text(record), err);
-	if (r == 0)
+	if (r == 0) { /* what is put up again may fail half-way too; the first save has it on disk */
+		fence_record_drop(record, "done");
 		r = put_up(&f, err);
+	}
 	if (r < 0 && fresh && !f.saved)
 		vbuf_free(record);
 	free(f.ended);

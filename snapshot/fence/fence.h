@@ -54,7 +54,8 @@ int fence_check(struct my *m, const struct fence_opts *o, struct vbuf *found, st
 /* fence_check, then put the fence up: event scheduler off, the server read-only, persisted; every session ended but
  * replication's, the server's own, ours and those of `allow`; back when none is left that could still commit, nothing is
  * prepared that anybody could, and the server said that it is read-only. *record: "" for a new fence; else what an earlier call left, which this one goes on
- * with: values that it holds are not taken anew. So it also puts up again what a restart took away. *record is "" still when
+ * with: values that it holds are not taken anew. So it also puts up again what a restart took away; until all of that is
+ * done the record says half again. *record is "" still when
  * it failed before anything was changed. */
 int fence_on(struct my *m, const struct fence_opts *o, struct vbuf *record, struct snap_error *err);
 /* Take back what the record says and no more; again and again with the same record if need be. *record is empty on 0. */
@@ -69,6 +70,7 @@ enum fence_state fence_record_state(const char *record); /* HALF: something is c
 /* The value of a line; false: there is none. A longer value is cut. */
 bool fence_record_get(const char *record, const char *key, char *buf, size_t cap);
 void fence_record_add(struct vbuf *record, const char *key, const char *value); /* a line that is there is kept as it is */
+void fence_record_drop(struct vbuf *record, const char *key); /* harmless when there is none; allocates nothing */
 /* Is this account, or a session of this user from this host, in the list? */
 bool fence_allowed(const char *list, const char *user, const char *host);
 /* -EINVAL: an entry is not USER@HOST. */

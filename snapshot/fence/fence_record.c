@@ -28,6 +28,22 @@ void fence_record_add(struct vbuf *record, const char *key, const char *value)
 		vbuf_printf(record, "%s %s\n", key, value);
 }
 
+void fence_record_drop(struct vbuf *record, const char *key)
+{
+	size_t n = strlen(key), len;
+
+	for (char *p = record->len ? record->data : NULL; p && *p;) {
+		len = strcspn(p, "\n");
+		len += p[len] == '\n';
+		if (strncmp(p, key, n) != 0 || p[n] != ' ') {
+			p += len;
+			continue;
+		}
+		record->len -= len;
+		memmove(p, p + len, record->len - (size_t)(p - record->data) + 1);
+	}
+}
+
 enum fence_state fence_record_state(const char *record)
 {
 	char value[8];

@@ -91,16 +91,19 @@ static void split(const char *record, const char *name, struct vbuf *out)
 /* lines: of the part c->at, in place of what is there; NULL: as they all are. */
 static void join(const struct call *c, const char *lines, struct vbuf *out)
 {
+	bool done = c->done; /* one that is being put up again is not, and the whole with it */
+
 	for (unsigned i = 0; i < c->g->n; i++) {
 		const char *from = lines && i == c->at ? lines : vbuf_text(&c->sub[i]);
 		size_t len;
 
+		done = done && fence_record_state(from) == FENCE_ON;
 		for (const char *p = from; *p; p += len + (p[len] != '\0')) {
 			len = strcspn(p, "\n");
 			vbuf_printf(out, "%s.%.*s\n", c->g->p[i].name, (int)len, p);
 		}
 	}
-	if (c->done && out->len)
+	if (done)
 		vbuf_puts(out, "done yes\n");
 }
 

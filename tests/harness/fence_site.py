@@ -12,7 +12,7 @@ import pymysql
 
 import fences
 import replication
-from fences import READ_ONLY, insert, settings
+from fences import READ_ONLY, insert, refused, settings
 from mariadb import MariaDB
 from mysql import MySQL
 from stillfs import Mount, Scratch, wait_for
@@ -86,6 +86,18 @@ def as_before(site):
     assert settings(site.server) == site.before
     assert insert(site.server) == 0
     assert not site.journal()
+
+
+def prepare_opened(server, name):
+    """Opens a fenced MySQL and leaves a prepared transaction there, before the look that comes each second."""
+    def call():
+        c = server.connect("app")
+        with c.cursor() as cursor:
+            for sql in ("SET GLOBAL read_only=OFF", f"XA START '{name}'", "INSERT INTO t (v) VALUES (7)", f"XA END '{name}'",
+                        f"XA PREPARE '{name}'"):
+                cursor.execute(sql)
+        c.close()
+    wait_for("a transaction before the look", lambda: not refused(call), 30)
 
 
 class Hammer:

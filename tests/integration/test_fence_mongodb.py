@@ -13,7 +13,7 @@ import pytest
 
 import fences
 import mongoset
-from fence_site import Site
+from fence_site import Site, prepare_opened
 from fences import READ_ONLY, insert, settings
 from mongod import Mongod
 from stillfs import STILLCTL, Mount, is_gone, wait_for
@@ -398,11 +398,11 @@ def test_a_stop_while_the_server_hangs(site):
 # ---- both under one mount ----
 
 @pytest.fixture
-def both(scratch, stack):
+def both(request, scratch, stack):
     d = scratch.dir / "server"
     site = Mongo(scratch, stack, db="mysql+mongodb", db__socket=d / "sock", db__defaults_file=d / "stillfs.cnf",
                  fence__allow="root@localhost", fence__mariadb_include=d / "conf.d")
-    site.server = fences.make("mariadb", scratch.dir, site.m.mnt)
+    site.server = fences.make(getattr(request, "param", "mariadb"), scratch.dir, site.m.mnt)
     stack.callback(site.server.close)
     site.server.defaults("stillfs")
     site.before = settings(site.server)
@@ -434,6 +434,23 @@ def test_two_databases_are_fenced_together_or_not_at_all(both):
     site.wait("on")
     site.off()
     assert insert(site.server) == 0 and site.frozen() == [] and settings(site.server) == site.before and not site.journal()
+
+
+@pytest.mark.parametrize("both", ["mysql"], indirect=True)
+def test_one_of_two_whose_renewal_fails_keeps_both_half(both):
+    site = both
+    site.on()
+    prepare_opened(site.server, "since")
+    site.wait("on half")
+    seen, end = set(), time.monotonic() + 7  # it is tried again each 5 s
+    while time.monotonic() < end:
+        seen.add((site.fence()[0], "prepared XA transaction" in (site.value("error") or ""), "\ndone yes\n" in site.journal()))
+        time.sleep(0.05)
+    assert seen == {("on half", True, False)} and site.frozen() == [A]
+    site.server.query("XA ROLLBACK 'since'")
+    site.wait("on")
+    assert site.journal().count("\ndone yes\n") == 1
+    site.off()
 
 
 def test_one_of_two_that_is_refused_leaves_the_other_as_it_was(both):

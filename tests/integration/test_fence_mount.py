@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fence_site import Site, as_before
+from fence_site import Site, as_before, prepare_opened
 from fences import READ_ONLY, insert, refused, settings
 from stillfs import STILLCTL, once_each, wait_for
 
@@ -196,6 +196,26 @@ def test_prepared_xa_transactions_are_named(site):
         assert "1 prepared XA transaction stays" in site.value("note")
         site.off()
     site.server.query("XA ROLLBACK 'left'")
+
+
+@pytest.mark.parametrize("site", ["mysql"], indirect=True)
+def test_a_renewal_that_fails_is_half_until_all_of_it_is_done(site):
+    """Whatever fails when the server is read-only again: here a transaction that was prepared while it was open."""
+    site.on()
+    prepare_opened(site.server, "since")
+    try:
+        site.wait("on half")
+        seen, end = set(), time.monotonic() + 7  # it is tried again each 5 s
+        while time.monotonic() < end:
+            seen.add((site.fence()[0], "prepared XA transaction" in (site.value("error") or ""), "done yes\n" in site.journal()))
+            time.sleep(0.05)
+        assert seen == {("on half", True, False)}
+        kill_daemon(site)
+        site.wait("on half")
+    finally:
+        site.server.query("XA ROLLBACK 'since'")
+    site.wait("on")
+    assert site.value("error") is None and "done yes\n" in site.journal()
 
 
 @pytest.mark.parametrize("site", ["mariadb"], indirect=True)

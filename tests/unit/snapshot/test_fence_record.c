@@ -31,6 +31,29 @@ static void a_key_is_a_whole_word_at_the_start_of_a_line(void **state)
 	assert_string_equal(v, "/a ");
 }
 
+static void a_line_that_is_dropped_leaves_the_others_as_they_are(void **state)
+{
+	static const struct {
+		const char *before, *after;
+	} records[] = {
+		{ "", "" },
+		{ "done yes\n", "" },
+		{ "server x\ndone yes\nread_only OFF\n", "server x\nread_only OFF\n" },
+		{ "undone yes\nwhat is done yes\ndone yes", "undone yes\nwhat is done yes\n" },
+		{ "server x\ndoner yes", "server x\ndoner yes" },
+	};
+
+	for (size_t i = 0; i < sizeof(records) / sizeof(records[0]); i++) {
+		struct vbuf b = VBUF_INIT;
+
+		vbuf_puts(&b, records[i].before);
+		fence_record_drop(&b, "done");
+		assert_string_equal(vbuf_text(&b), records[i].after);
+		assert_int_equal(vbuf_error(&b), 0);
+		vbuf_free(&b);
+	}
+}
+
 static const struct {
 	const char *list, *user, *host;
 	bool allowed;
@@ -86,6 +109,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_record_is_off_half_or_on),
 		cmocka_unit_test(a_key_is_a_whole_word_at_the_start_of_a_line),
+		cmocka_unit_test(a_line_that_is_dropped_leaves_the_others_as_they_are),
 		cmocka_unit_test(an_account_is_let_through_by_user_and_host),
 		cmocka_unit_test(an_entry_without_a_host_is_refused),
 	};
