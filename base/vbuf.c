@@ -72,6 +72,22 @@ void vbuf_printf(struct vbuf *b, const char *fmt, ...)
 	b->len += (size_t)n;
 }
 
+static void vbuf_clean(struct vbuf *b, const char *text, size_t max, unsigned char least)
+{
+	for (size_t i = 0; i < max && text[i]; i++)
+		vbuf_add(b, (unsigned char)text[i] < least || text[i] == 0x7f ? "_" : text + i, 1);
+}
+
+void vbuf_line(struct vbuf *b, const char *text)
+{
+	vbuf_clean(b, text, SIZE_MAX, 0x20);
+}
+
+void vbuf_word(struct vbuf *b, const char *text, size_t max)
+{
+	vbuf_clean(b, *text ? text : "-", max, 0x21);
+}
+
 /* Length of the valid UTF-8 sequence at s (RFC 3629), 0 if there is none. */
 size_t vbuf_utf8_len(const unsigned char *s)
 {

@@ -22,6 +22,10 @@ void vbuf_printf(struct vbuf *b, const char *fmt, ...) __attribute__((format(pri
 /* `text` as the inside of a JSON string, quotes not included. Control bytes become \u00XX;
  * bytes that are not valid UTF-8 become U+FFFD, so the output always parses. */
 void vbuf_json(struct vbuf *b, const char *text);
+/* `text` as a part of a line of a file of lines, from whoever may have chosen it: control characters become "_". */
+void vbuf_line(struct vbuf *b, const char *text);
+/* `text`, max bytes of it, as one word of such a line: blanks become "_" too, and no text at all "-". */
+void vbuf_word(struct vbuf *b, const char *text, size_t max);
 /* Bytes of the UTF-8 character at s, 1..4; 0: it is none. */
 size_t vbuf_utf8_len(const unsigned char *s);
 /* The text, never NULL; valid until the next change. */

@@ -211,8 +211,13 @@ static int mg_position(void *self, uint32_t max_ms, struct vbuf *out, struct sna
 	if (r == 0) {
 		vbuf_printf(out, "mongodb %s\nmongodb_role %s\nmongodb_lock %s\n", m->text, mgl_role(&h),
 			    m->fsync ? "fsync" : "none");
-		if (*mgl_text(&h, "setName"))
-			vbuf_printf(out, "mongodb_set %s\nmongodb_member %s\n", mgl_text(&h, "setName"), mgl_text(&h, "me"));
+		if (*mgl_text(&h, "setName")) {
+			vbuf_puts(out, "mongodb_set ");
+			vbuf_line(out, mgl_text(&h, "setName"));
+			vbuf_puts(out, "\nmongodb_member ");
+			vbuf_line(out, mgl_text(&h, "me"));
+			vbuf_puts(out, "\n");
+		}
 		if (m->fsync)
 			r = put_optimes(m, &h, out, err);
 		else

@@ -90,8 +90,11 @@ static int note(struct my *m, struct found *f, const char *id, const char *user,
 		     user, age, id, more);
 	if (f->n++ < 4 && f->len + (size_t)n + 3 < sizeof(f->names))
 		f->len += (size_t)snprintf(f->names + f->len, sizeof(f->names) - f->len, "%s%s", f->len ? ", " : "", line);
-	if (!strstr(vbuf_text(&m->blockers), id) && m->blockers.len < 2000)
-		vbuf_printf(&m->blockers, "blocker %s%s\n", line, kill ? ", killed" : "");
+	if (!strstr(vbuf_text(&m->blockers), id) && m->blockers.len < 2000) {
+		vbuf_puts(&m->blockers, "blocker ");
+		vbuf_line(&m->blockers, line); /* a client's words, and a line of the position's record */
+		vbuf_puts(&m->blockers, kill ? ", killed\n" : "\n");
+	}
 	return kill ? kill_one(m, id, f, err) : 0;
 }
 

@@ -148,9 +148,9 @@ static void put_channel(struct my *m, MYSQL_RES *res, MYSQL_ROW row, struct vbuf
 	const char *channel = my_replica_channel(m, res, row);
 
 	/* what it has executed, not what it has received */
-	vbuf_printf(out, "source_channel %s\nsource_host %s\nsource_port %s\nsource_log_file %s\nsource_log_pos %s\n"
-			 "source_auto_position %s\n",
-		    *channel ? channel : "default", either(res, row, "Source_Host", "Master_Host"),
+	put_flat(out, "source_channel", *channel ? channel : "default");
+	put_flat(out, "source_host", either(res, row, "Source_Host", "Master_Host"));
+	vbuf_printf(out, "source_port %s\nsource_log_file %s\nsource_log_pos %s\nsource_auto_position %s\n",
 		    either(res, row, "Source_Port", "Master_Port"),
 		    either(res, row, "Relay_Source_Log_File", "Relay_Master_Log_File"),
 		    either(res, row, "Exec_Source_Log_Pos", "Exec_Master_Log_Pos"),

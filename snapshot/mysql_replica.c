@@ -33,6 +33,9 @@ static int journal_add(struct my *m, const char *what, const char *name, struct 
 	struct vbuf line = VBUF_INIT;
 	bool noted;
 
+	if (strchr(name, '\n'))
+		return snap_error_set(err, -EINVAL, "channel \"%.64s\": the journal of the mysql coordinator cannot hold a name with a line "
+						    "break: give the channel another, or set db.stop_replica=no", name);
 	vbuf_printf(&line, "%s %s\n", what, name);
 	noted = is_noted(&m->journal, vbuf_text(&line), line.len);
 	if (!noted)

@@ -18,33 +18,24 @@ static void sessions_path(const struct cut *c, char path[600])
 	(void)snprintf(path, 600, "%s/%u.sessions", c->o.journal, cutlog_id(c->log));
 }
 
-static void put_word(FILE *f, const char *text, size_t max)
-{
-	if (!*text)
-		(void)fputc('-', f);
-	for (size_t i = 0; text[i] && i < max; i++)
-		(void)fputc((unsigned char)text[i] <= ' ' ? '_' : text[i], f);
-}
-
 void report_session(struct cut *c, const struct fence_session *s)
 {
+	struct vbuf line = VBUF_INIT;
 	char path[600];
 	FILE *f;
 
 	sessions_path(c, path);
+	vbuf_word(&line, s->user, 80);
+	vbuf_puts(&line, " ");
+	vbuf_word(&line, s->host, strrchr(s->host, ':') ? (size_t)(strrchr(s->host, ':') - s->host) : 200); /* without its port */
+	vbuf_puts(&line, " ");
+	vbuf_word(&line, s->program, 80);
 	f = fopen(path, "ae");
-	if (!f) {
+	if (f)
+		(void)fprintf(f, "%s\n", vbuf_text(&line));
+	if (!f || fclose(f) != 0)
 		tool_say("%s: %s", path, strerror(errno));
-		return;
-	}
-	put_word(f, s->user, 80);
-	(void)fputc(' ', f);
-	put_word(f, s->host, strrchr(s->host, ':') ? (size_t)(strrchr(s->host, ':') - s->host) : 200); /* without its port */
-	(void)fputc(' ', f);
-	put_word(f, s->program, 80);
-	(void)fputc('\n', f);
-	if (fclose(f) != 0)
-		tool_say("%s: %s", path, strerror(errno));
+	vbuf_free(&line);
 }
 
 /* Written anew: it is the daemon that adds to the list. */
@@ -109,8 +100,16 @@ static void print_rows(struct cut *c, const char *word, const char *sql)
 		tool_say("A: %s", err.msg);
 		return;
 	}
-	while ((row = mysql_fetch_row(res)))
-		(void)printf("%s %s %s %s\n", word, row[0] ? row[0] : "-", row[1] && *row[1] ? row[1] : "-", row[2] ? row[2] : "-");
+	while ((row = mysql_fetch_row(res))) {
+		struct vbuf line = VBUF_INIT;
+
+		for (int i = 0; i < 3; i++) {
+			vbuf_puts(&line, " ");
+			vbuf_word(&line, row[i] ? row[i] : "", 256);
+		}
+		(void)printf("%s%s\n", word, vbuf_text(&line));
+		vbuf_free(&line);
+	}
 	mysql_free_result(res);
 }
 

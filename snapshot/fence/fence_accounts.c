@@ -59,8 +59,17 @@ static int read_grants(struct my *m, const char *sql, const char *what, MYSQL_RE
 	return snap_error_set(err, r, "%s: GRANT SELECT ON mysql.* TO the account of stillfs", what);
 }
 
+/* Whoever made an account or a routine chose its name, and a finding is a line. */
+static void add_line(struct vbuf *found, struct vbuf *line)
+{
+	vbuf_line(found, vbuf_text(line));
+	vbuf_puts(found, "\n");
+	vbuf_free(line);
+}
+
 static int routines(struct my *m, const char *allow, struct vbuf *found, struct snap_error *err)
 {
+	struct vbuf line = VBUF_INIT;
 	MYSQL_RES *res = NULL;
 	MYSQL_ROW row;
 	int r = read_grants(m, MARIADB_ROUTINES, "look for routines that run as another account", &res, err);
@@ -68,14 +77,17 @@ static int routines(struct my *m, const char *allow, struct vbuf *found, struct 
 	if (r < 0)
 		return r;
 	while ((row = mysql_fetch_row(res)))
-		if (!fence_allowed(allow, row[0], row[1]))
-			vbuf_printf(found, "routine %s.%s runs as %s@%s, which has READ ONLY ADMIN\n", row[2], row[3], row[0], row[1]);
+		if (!fence_allowed(allow, row[0], row[1])) {
+			vbuf_printf(&line, "routine %s.%s runs as %s@%s, which has READ ONLY ADMIN", row[2], row[3], row[0], row[1]);
+			add_line(found, &line);
+		}
 	mysql_free_result(res);
 	return 0;
 }
 
 int fence_accounts(struct my *m, const char *allow, struct vbuf *found, struct snap_error *err)
 {
+	struct vbuf line = VBUF_INIT;
 	MYSQL_RES *res = NULL;
 	char own[512];
 	MYSQL_ROW row;
@@ -87,8 +99,10 @@ int fence_accounts(struct my *m, const char *allow, struct vbuf *found, struct s
 	if (r < 0)
 		return r;
 	while ((row = mysql_fetch_row(res)))
-		if (!is_own(own, row[0], row[1]) && !fence_allowed(allow, row[0], row[1]))
-			vbuf_printf(found, "%s@%s has %s\n", row[0], row[1], row[2]);
+		if (!is_own(own, row[0], row[1]) && !fence_allowed(allow, row[0], row[1])) {
+			vbuf_printf(&line, "%s@%s has %s", row[0], row[1], row[2]);
+			add_line(found, &line);
+		}
 	mysql_free_result(res);
 	if (m->mariadb)
 		r = routines(m, allow, found, err);

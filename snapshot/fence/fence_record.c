@@ -24,8 +24,11 @@ void fence_record_add(struct vbuf *record, const char *key, const char *value)
 {
 	char old[8];
 
-	if (!fence_record_get(vbuf_text(record), key, old, sizeof(old)))
-		vbuf_printf(record, "%s %s\n", key, value);
+	if (fence_record_get(vbuf_text(record), key, old, sizeof(old)))
+		return;
+	vbuf_printf(record, "%s ", key);
+	vbuf_line(record, value);
+	vbuf_puts(record, "\n");
 }
 
 void fence_record_drop(struct vbuf *record, const char *key)

@@ -64,7 +64,7 @@ int fence_xa(struct my *m, struct vbuf *names, unsigned *n, struct snap_error *e
 		return r;
 	while ((row = mysql_fetch_row(res))) {
 		if (m->mariadb)
-			vbuf_puts(names, my_col(res, row, "data"));
+			vbuf_line(names, my_col(res, row, "data"));
 		else
 			put_name(names, res, row);
 		vbuf_puts(names, "\n");

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SESSION "ended_session "
+
 const char *fence_keep_stand_name(enum stand s)
 {
 	static const char *const names[] = { "off", "turning on", "on", "on unreachable", "on lost", "on half", "turning off", "on hard" };
@@ -78,17 +80,37 @@ void fence_keep_free(struct fence_keep *k)
 	free(k);
 }
 
-/* A line of the journal, with its newline. */
+size_t fence_keep_head(struct vbuf *text, struct vbuf *sessions)
+{
+	const char *first = NULL;
+	size_t n = 0, len;
+
+	for (const char *p = vbuf_text(text); *p; p += len) {
+		len = strcspn(p, "\n");
+		len += p[len] == '\n';
+		if (strncmp(p, SESSION, strlen(SESSION)) != 0)
+			continue;
+		first = first ? first : p;
+		n++;
+		if (sessions)
+			vbuf_add(sessions, p, len);
+	}
+	if (first) {
+		text->len = (size_t)(first - text->data);
+		text->data[text->len] = '\0';
+	}
+	return n;
+}
+
+/* A line of the journal's head, with its newline. */
 static void take_line(struct fence_keep *k, const char *line, size_t n)
 {
 	static const char *const own[] = { "want ", "since ", "retired ", "hard ", NULL };
-	bool session = strncmp(line, "ended_session ", 14) == 0;
 
 	for (int i = 0; own[i]; i++)
 		if (strncmp(line, own[i], strlen(own[i])) == 0)
 			return;
-	vbuf_add(session ? &k->sessions : &k->record, line, n);
-	k->n_ended += session;
+	vbuf_add(&k->record, line, n);
 }
 
 int fence_keep_load(struct fence_keep *k, struct snap_error *err)
@@ -101,6 +123,7 @@ int fence_keep_load(struct fence_keep *k, struct snap_error *err)
 		vbuf_free(&text);
 		return r;
 	}
+	k->n_ended = (unsigned)fence_keep_head(&text, &k->sessions);
 	(void)fence_record_get(vbuf_text(&text), "want", value, sizeof(value));
 	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
 		r = snap_error_set(err, -EINVAL, "fence: the journal of the fence in state_dir says neither want on nor want off: look at it");

@@ -20,6 +20,7 @@ int fence_keep_sealed(const struct conf *c, struct snap_error *err)
 	char want[8] = "", hard[8] = "";
 	int r = journal_get(c, "fence", &text, err);
 
+	(void)fence_keep_head(&text, NULL);
 	(void)fence_record_get(vbuf_text(&text), "want", want, sizeof(want));
 	(void)fence_record_get(vbuf_text(&text), "hard", hard, sizeof(hard));
 	vbuf_free(&text);

@@ -37,6 +37,9 @@ struct fence_keep {
 const char *fence_keep_stand_name(enum stand s);
 /* The journal, with this record of the fence: on disk when it returns 0. Takes k->lock. */
 int fence_keep_save(struct fence_keep *k, const char *record, struct snap_error *err);
+/* Cut the journal off before its first line of an ended session; those go to *sessions (may be NULL). How many. Earlier releases
+ * wrote there what clients called themselves, newlines and all: no line behind it is believed but as one of a session. */
+size_t fence_keep_head(struct vbuf *text, struct vbuf *sessions);
 
 /* ---- keep_work.c ---- */
 void fence_keep_tell(struct fence_keep *k, const char *what, const struct snap_error *why); /* an event */

@@ -17,6 +17,7 @@
 #define AGAIN_MS 5000u /* after one that failed half-way: each try ends sessions */
 #define LOOK_MS 4000u /* of one look; the connection is cut then */
 #define WORK_MS 60000u /* of on, until the sessions are gone */
+#define WORD_MAX 512u /* of a session's names; of a program's more than a server keeps unless it is told to */
 #define SESSIONS_MAX 65536u /* bytes of the list */
 
 void fence_keep_tell(struct fence_keep *k, const char *what, const struct snap_error *why)
@@ -40,6 +41,20 @@ static int on_record(void *arg, const char *lines, struct snap_error *err)
 	return fence_keep_save(arg, lines, err);
 }
 
+/* Names are what a client called itself. The journal is made of lines, and so is the file. */
+static void put_session(struct vbuf *out, const struct fence_session *s)
+{
+	const struct {
+		const char *before, *text;
+	} parts[] = { { "ended_session ", s->user }, { "@", s->host }, { " program=", s->program }, { " db=", s->db } };
+
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		vbuf_puts(out, parts[i].before);
+		vbuf_word(out, parts[i].text, WORD_MAX);
+	}
+	vbuf_puts(out, "\n");
+}
+
 static void on_ended(void *arg, const struct fence_session *s)
 {
 	struct fence_keep *k = arg;
@@ -47,7 +62,7 @@ static void on_ended(void *arg, const struct fence_session *s)
 	(void)pthread_mutex_lock(&k->lock);
 	k->n_ended++;
 	if (k->sessions.len < SESSIONS_MAX)
-		vbuf_printf(&k->sessions, "ended_session %s@%s program=%s db=%s\n", s->user, s->host, s->program, s->db);
+		put_session(&k->sessions, s);
 	(void)pthread_mutex_unlock(&k->lock);
 }
 
@@ -57,7 +72,9 @@ static void on_note(void *arg, const char *sentence)
 
 	log_warn("%s", sentence);
 	(void)pthread_mutex_lock(&k->lock);
-	vbuf_printf(&k->notes, "note %s\n", sentence);
+	vbuf_puts(&k->notes, "note ");
+	vbuf_line(&k->notes, sentence);
+	vbuf_puts(&k->notes, "\n");
 	(void)pthread_mutex_unlock(&k->lock);
 }
 
@@ -216,7 +233,9 @@ static void look(struct fence_keep *k, enum stand was)
 
 static void on_check_note(void *arg, const char *sentence)
 {
-	vbuf_printf(arg, "check_note %s\n", sentence);
+	vbuf_puts(arg, "check_note ");
+	vbuf_line(arg, sentence);
+	vbuf_puts(arg, "\n");
 }
 
 static void look_who(struct fence_keep *k)

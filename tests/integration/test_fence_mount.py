@@ -135,6 +135,44 @@ def test_it_outlives_the_whole_stillfs_and_the_server(site):
     assert (site.value("since"), site.value("renewed")) == (since, "0")
 
 
+def test_what_a_client_calls_itself_is_no_line_of_the_journal(site):
+    """Neither its program's name nor that of its database, with which it could have the next daemon seal the mount."""
+    lines = "x\nhard yes\nretired yes\ncheck ok\n\x7f y"
+    site.server.query(f"CREATE DATABASE `{lines}`")
+    site.server.query(f"GRANT SELECT ON `{lines}`.* TO app@localhost")
+    idle = site.server.connect(lines, user="app", program_name=lines)
+    try:
+        site.on()
+        word = "x_hard_yes_retired_yes_check_ok___y"
+        assert site.value("ended_session") == f"app@localhost program={word if site.kind == 'mysql' else '-'} db={word}"
+        forged = {"hard yes", "retired yes", "check ok"}
+        assert not forged & set(site.journal().splitlines()) and not forged & set(site.fence()[1])
+        kill_daemon(site)
+        site.wait("on")
+        assert site.value("retired") is None and insert(site.server) == READ_ONLY
+    finally:
+        idle.close()
+        site.off("off force\n")
+        site.server.query(f"REVOKE SELECT ON `{lines}`.* FROM app@localhost")
+        site.server.query(f"DROP DATABASE `{lines}`")
+
+
+@pytest.mark.parametrize("site", ["mariadb"], indirect=True)
+def test_a_journal_is_believed_before_its_first_session_only(site):
+    """What an earlier release wrote there as clients gave it."""
+    site.on()
+    since = site.value("since")
+    site.server.stop()
+    site.m.stop()
+    path = site.scratch.dir / "state" / "db-fence.journal"
+    path.write_text(site.journal() + "ended_session app@localhost program=x\nhard yes\nretired yes\nread_only ON\ny db=app\n")
+    site.m.start()
+    site.server.start()
+    site.wait("on")
+    assert site.value("retired") is None and site.value("since") == since
+    site.off()
+
+
 def test_off_while_it_is_being_put_up(site):
     """An account that is let through holds LOCK TABLES: it would be tried for a minute."""
     holder = site.server.connect("app")

@@ -77,6 +77,30 @@ static void json_always_parses(void **state)
 	vbuf_free(&b);
 }
 
+static void what_others_chose_stays_within_its_line(void **state)
+{
+	static const struct {
+		const char *text, *line, *word;
+	} texts[] = {
+		{ "", "", "-" },
+		{ "cron", "cron", "cron" },
+		{ "x\nhard yes\ty\x7f\x01", "x_hard yes_y__", "x_hard_yes_y__" },
+		{ "\xc3\xa9t\xc3\xa9", "\xc3\xa9t\xc3\xa9", "\xc3\xa9t\xc3\xa9" },
+		{ "more than twenty bytes of it", "more than twenty bytes of it", "more_than_twenty_byt" },
+	};
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		struct vbuf line = VBUF_INIT, word = VBUF_INIT;
+
+		vbuf_line(&line, texts[i].text);
+		vbuf_word(&word, texts[i].text, 20);
+		assert_string_equal(vbuf_text(&line), texts[i].line);
+		assert_string_equal(vbuf_text(&word), texts[i].word);
+		vbuf_free(&line);
+		vbuf_free(&word);
+	}
+}
+
 /* A child that exits with `code`, or sleeps (-1). */
 static pid_t child(int code)
 {
@@ -160,6 +184,7 @@ int main(void)
 		cmocka_unit_test(text_grows_past_every_step),
 		cmocka_unit_test(the_first_error_sticks),
 		cmocka_unit_test(json_always_parses),
+		cmocka_unit_test(what_others_chose_stays_within_its_line),
 		cmocka_unit_test(a_childs_end_is_its_errno),
 		cmocka_unit_test(a_child_that_goes_on_is_the_callers),
 		cmocka_unit_test(without_a_descriptor_it_looks),
