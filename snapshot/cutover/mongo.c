@@ -244,7 +244,8 @@ static enum mongo_outcome change(const struct mongo_cut *m, struct mongo_set *se
 	o = wait_for_primary(set, wait_s, primary, sizeof(primary));
 	thaw(set);
 	FAULT("mongo.elected");
-	(void)m->note(m->c, o == MONGO_DONE ? "open" : "end", o == MONGO_DONE ? set->to_host : primary, &why);
+	/* nobody: the set elects one yet, and it may be the named one */
+	(void)m->note(m->c, o == MONGO_DONE ? "open" : o == MONGO_NONE ? "nobody" : "end", o == MONGO_DONE ? set->to_host : primary, &why);
 	return tell(set, o, primary, err);
 }
 

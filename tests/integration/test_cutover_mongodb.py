@@ -282,6 +282,22 @@ def test_a_hook_that_fails_is_tried_again_or_left_out(rs, command):
     assert code == 0 and len(command.moved()) == 2 and command.state()["state"] == "ended"
 
 
+def test_nobody_seen_to_be_the_primary_is_resumed(rs, command):
+    a, b, c = rs.members
+    a.step_down = lambda asked: (setattr(a, "role", "secondary"), {"ok": 1.0})[1]  # and nobody is elected
+    code, out, err = command.run()
+    assert code == 3 and "nobody is seen to be the primary" in err and "then stillctl cutover resume" in err
+    assert command.moved() == [] and command.state()["state"] == "begun"
+    code, out, err = command.run()
+    assert code == 1 and "has not ended" in err
+    a.priority = c.priority = 0
+    rs.elect()
+    assert rs.primary() == B
+    code, out, err = command("resume")
+    assert code == 0 and f"done: {b.host} is the primary of the set" in out, err
+    assert command.moved() == [f"cutover {a.host} {b.host}"] and command.state()["state"] == "ended"
+
+
 def test_sides_of_two_kinds_and_words_of_the_other_kind_are_refused(rs, command):
     other = command.dir / "my.cnf"
     other.write_text("[client]\n")
