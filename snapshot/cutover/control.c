@@ -201,14 +201,14 @@ static int not_done(const struct side *s, const char *what, const struct seen *s
 			      *seen->error ? ": " : "", seen->error);
 }
 
-const char *control_by(const struct cut *c, const struct side *s)
+const char *control_by(const struct cut *c, const char *word)
 {
 	const char *tree = NULL;
 
 	for (size_t i = 0; i < cutlog_lines(c->log); i++) {
 		const struct cutlog_line l = cutlog_line(c->log, i);
 
-		if (strcmp(l.step, "fence_by") == 0 && strncmp(l.text, s->word, 1) == 0 && l.text[1] == ' ')
+		if (strcmp(l.step, "fence_by") == 0 && strncmp(l.text, word, 1) == 0 && l.text[1] == ' ')
 			tree = l.text + 2;
 	}
 	return tree;
@@ -218,7 +218,7 @@ static int note_by(struct cut *c, const struct side *s, struct snap_error *err)
 {
 	char text[700];
 
-	if (control_by(c, s))
+	if (control_by(c, s->word))
 		return 0;
 	(void)snprintf(text, sizeof(text), "%s %s", s->word, s->control);
 	return cutlog_add(c->log, "fence_by", text, err);

@@ -85,14 +85,26 @@ static struct fence_opts fence_of(struct at *at)
 
 /* ---- both ways ---- */
 
-/* 1: by its control file, 0: over the connection. */
+/* By which tree. When the cut-over has ended it is a reopen that asks, whose server may have been either side of it, or none. */
+static const char *fenced_by(const struct cut *c, const struct side *s)
+{
+	const char *servers = cutlog_last(c->log, "servers");
+	char a[sizeof(s->id)] = "", b[sizeof(s->id)] = "";
+
+	if (!cutlog_ended(c->log))
+		return control_by(c, s->word);
+	(void)sscanf(servers ? servers : "", "%159s %159s", a, b);
+	return strcmp(s->id, a) == 0 ? control_by(c, "A") : strcmp(s->id, b) == 0 ? control_by(c, "B") : NULL;
+}
+
+/* 1: by its control file, 0: over the connection. The side was reached. */
 static int way(const struct cut *c, const struct side *s, struct snap_error *err)
 {
-	const char *by = control_by(c, s);
+	const char *by = fenced_by(c, s), *option = cutlog_ended(c->log) ? "server" : *s->word == 'A' ? "from" : "to";
 
 	if (by && strcmp(by, s->control) != 0)
 		return snap_error_set(err, -EXDEV, "%s was fenced by the stillfs of %.200s, which keeps it fenced, and is named otherwise now: "
-						   "name that stillfs (--%s), or start it", s->word, by, *s->word == 'A' ? "from" : "to");
+						   "name that stillfs (--%s), or start it", s->word, by, option);
 	return *s->control != '\0';
 }
 
@@ -124,7 +136,7 @@ static int control_down(struct cut *c, struct side *s, struct snap_error *err)
 	bool retired;
 	int r = control_state(c, s, state, &retired, err);
 
-	if (r == 0 && strcmp(state, "off") != 0 && !retired && !control_by(c, s) && !c->o.force)
+	if (r == 0 && strcmp(state, "off") != 0 && !retired && !control_by(c, s->word) && !c->o.force)
 		return snap_error_set(err, -EPERM, "%s: %s/fence is %s, and no cut-over has put that up: write off there first", s->word,
 				      s->control, state);
 	return r < 0 ? r : control_off(c, s, err);

@@ -141,7 +141,7 @@ void report_print(struct cut *c)
 	struct snap_error err = { 0 };
 	long since = fenced_for(c);
 
-	if (control_by(c, &c->a) && *c->a.control) /* a client that a restart of the server let in was ended later */
+	if (control_by(c, "A") && *c->a.control) /* a client that a restart of the server let in was ended later */
 		control_sessions(c, &c->a);
 	print_ended(c);
 	if (since < 0 || side_reach(&c->a, &c->o, &err) < 0)

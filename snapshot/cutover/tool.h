@@ -113,7 +113,7 @@ int control_retire(struct cut *c, struct side *s, struct snap_error *err);
 int control_check(const struct cut *c, struct side *s, struct vbuf *found, struct snap_error *err);
 int control_state(const struct cut *c, const struct side *s, char state[24], bool *retired, struct snap_error *err);
 void control_sessions(struct cut *c, const struct side *s); /* into the report */
-const char *control_by(const struct cut *c, const struct side *s); /* the tree that this cut-over fenced it by; NULL: none */
+const char *control_by(const struct cut *c, const char *word); /* the tree that this cut-over fenced "A" or "B" by; NULL: none */
 
 /* hook.c: the operator's program, which moves addresses and proxies. */
 int hook_check(const char *path, struct snap_error *err);

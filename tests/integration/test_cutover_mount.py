@@ -143,6 +143,15 @@ def test_the_control_file_fences_a_and_is_taken_down_on_the_way_back(site):
     assert not site.has("retired yes")
 
 
+def test_a_server_that_its_stillfs_has_retired_is_reopened_as_that_stillfs(site):
+    assert site.run()[0] == 0
+    cutovers.ro(site.b, True)  # or two would be writable
+    code, out, err = site.call("reopen", "--server", site.cnf(site.a), "--force")
+    assert code == 1 and "name that stillfs (--server)" in err and site.fence() == "on", (out, err)
+    code, out, err = site.call("reopen", "--server", site.named(site.a), "--force")
+    assert code == 0 and site.fence() == "off" and site.writable(site.a), (out, err)
+
+
 def test_a_fence_that_an_operator_put_up_is_not_taken_down(site):
     assert site.run()[0] == 0
     cutovers.Site.settle(site)

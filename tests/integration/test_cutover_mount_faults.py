@@ -67,6 +67,16 @@ def test_death_on_the_way_back(site, point):
     assert site.writable(site.b) and not site.writable(site.a) and site.fence() == "off"
 
 
+def test_b_that_was_shut_by_a_resolve_is_reopened_though_a_is_on_a_stillfs(site):
+    """The newest journal says by which stillfs A was fenced, which is not this one's."""
+    site.die_at("cut.sent")
+    assert site.call("resolve", "--writable", "A")[0] == 0
+    assert site.writable(site.a) and not site.writable(site.b)
+    cutovers.ro(site.a, True)  # or two would be writable
+    code, out, err = site.call("reopen", "--server", site.named(site.b), "--force")
+    assert code == 0 and site.writable(site.b), (out, err)
+
+
 def test_b_that_was_shut_by_a_resolve_is_retired_until_the_next_cut_over(site):
     site.go_back()
     site.die_at("cut.sent")
