@@ -66,8 +66,9 @@ int side_name(struct side *s, const char *word, const char *given, struct snap_e
 		return snap_error_set(err, -errno, "%s: %.300s: %s", word, given, strerror(errno));
 	if (S_ISDIR(st.st_mode))
 		return read_config(s, given, err);
-	if (st.st_mode & 007)
-		return snap_error_set(err, -EPERM, "%s: %.300s may be read by everybody, and holds a password: chmod 600 it", word, given);
+	if (st.st_mode & 077)
+		return snap_error_set(err, -EPERM, "%s: %.300s holds a password, and others than its owner may read or write it: chmod 600 it", word,
+				      given);
 	(void)snprintf(s->file, sizeof(s->file), "%s", given);
 	return 0;
 }

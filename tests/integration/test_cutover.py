@@ -176,6 +176,16 @@ def test_a_hook_that_fails_is_run_again(site):
     assert code == 1 and "no cut-over is under way" in err
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o620, 0o604])
+def test_a_file_with_a_password_is_its_owners_alone(site, mode):
+    site.cnf(site.b).chmod(mode)
+    try:
+        code, out, err = site.run("--check")
+    finally:
+        site.cnf(site.b).chmod(0o600)
+    assert code == 1 and "chmod 600" in err and str(site.cnf(site.b)) in err, (out, err)
+
+
 def test_a_retired_server_is_reopened_only_by_force(site):
     assert site.run()[0] == 0
     args = ("reopen", "--server", site.cnf(site.a))
