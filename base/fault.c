@@ -4,6 +4,7 @@
 #ifdef STILLFS_FAULT_POINTS
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -43,5 +44,14 @@ void fault_hit(const char *name)
 	(void)kill(getpid(), SIGKILL);
 	for (;;)
 		(void)pause();
+}
+
+void fault_asked_by(unsigned pid)
+{
+	char task[48];
+
+	(void)snprintf(task, sizeof(task), "/proc/self/task/%u", pid);
+	if (pid && access(task, F_OK) == 0)
+		abort();
 }
 #endif

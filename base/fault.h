@@ -13,9 +13,13 @@ struct fault_file {
 };
 void fault_setup(void); /* once, before the first daemon */
 void fault_hit(const char *name);
+/* Aborts when a thread of this process has asked this process's own mount: it could not be killed while it waits. */
+void fault_asked_by(unsigned pid);
 #define FAULT(name) fault_hit(name)
+#define FAULT_ASKED_BY(pid) fault_asked_by(pid)
 #else
 #define FAULT(name) ((void)0)
+#define FAULT_ASKED_BY(pid) ((void)0)
 #endif
 
 #endif

@@ -7,6 +7,7 @@
 #include "fs/recover.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/statdev.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -264,19 +265,20 @@ static int start_all(struct core *c, struct snap_error *err)
 
 int core_mount(struct core *c, struct snap_error *err)
 {
-	struct stat st;
-	int r = start_all(c, err);
+	int r = start_all(c, err), e;
+	uint64_t dev;
 
 	for (unsigned k = 0; c->again && k < c->n_mnt; k++)
 		c->mnt[k].pair->mount_dev = c->shm->mnt[k].mount_dev;
 	if (c->again)
 		return r;
 	for (unsigned k = 0; r == 0 && k < c->n_mnt; k++) {
-		if (stat(c->mnt[k].pair->mountpoint, &st) < 0)
-			r = snap_error_set(err, -errno, "stat %s after mounting: %s",
-					   c->mnt[k].pair->mountpoint, strerror(errno));
+		e = statdev(c->mnt[k].pair->mountpoint, &dev, NULL);
+		if (e < 0)
+			r = snap_error_set(err, e, "stat %s after mounting: %s",
+					   c->mnt[k].pair->mountpoint, strerror(-e));
 		else
-			c->shm->mnt[k].mount_dev = c->mnt[k].pair->mount_dev = st.st_dev;
+			c->shm->mnt[k].mount_dev = c->mnt[k].pair->mount_dev = dev;
 	}
 	if (r == 0)
 		return 0;

@@ -2,6 +2,7 @@
  * has open through the mount, and on the backing if that has the same path there. */
 #include "fs/mount_check.h"
 #include "base/cleanup.h"
+#include "base/statdev.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 struct finder {
@@ -99,15 +99,13 @@ static void look_at_file(struct finder *f, const char *pid, const char *entry, u
 static void look_at(struct finder *f, const char *pid, const char *dir, const char *entry)
 {
 	char link[96], target[1024];
-	struct statx st;
-	dev_t dev;
+	uint64_t dev;
+	unsigned type;
 	ssize_t n;
 
 	(void)snprintf(link, sizeof(link), "/proc/%.20s/%s%s%.40s", pid, dir, *entry ? "/" : "", entry);
-	/* without asking its filesystem: it may be one that does not answer */
-	if (statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0)
+	if (statdev(link, &dev, &type) < 0)
 		return;
-	dev = makedev(st.stx_dev_major, st.stx_dev_minor);
 	if (!f->pairs) {
 		if (dev == f->dev)
 			found_one(f, pid, "");
@@ -117,7 +115,7 @@ static void look_at(struct finder *f, const char *pid, const char *dir, const ch
 	if (n <= 0)
 		return;
 	target[n] = '\0';
-	if (S_ISREG(st.stx_mode))
+	if (S_ISREG(type))
 		look_at_file(f, pid, entry, dev, target);
 }
 

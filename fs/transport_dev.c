@@ -192,6 +192,7 @@ static bool admit(struct lane *l, struct rq *r)
 
 static void dispatch(struct lane *l, struct rq *r)
 {
+	FAULT_ASKED_BY(rq_head(r)->pid);
 	if (!admit(l, r))
 		return;
 	/* after it: whoever was let in before the seal has been waited for */

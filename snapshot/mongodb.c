@@ -4,16 +4,18 @@
  * Blocks:    by the client's own timeouts: sever only marks, and a call in progress ends by them.
  * Errors:    -errno with the sentence; never the URI, which has the password. */
 #include "snapshot/mongodb_int.h"
+#include "base/clock.h"
+#include "snapshot/child.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define SERVER_NO_REPLICATION 76
 #define SERVER_NOT_INITIALIZED 94
 
+#define LOOK_MS 10000u /* for the path, which may lie below our own mount */
 #define ROLES "clusterMonitor and hostManager"
 
 int mg_command(struct mg *m, enum mg_conn k, const bson_t *cmd, bson_t *reply, const char *what, int *code,
@@ -110,19 +112,22 @@ static int check_watchdog(struct mg *m, struct snap_error *err)
 
 static int check_paths(struct mg *m, struct snap_error *err)
 {
-	const char *path;
+	char *path;
 	bson_t reply;
-	struct stat st = { 0 };
+	uint64_t dev = 0;
 	bool on = false;
 	int r = mg_simple(m, MG_MAIN, "getCmdLineOpts", &reply, "read mongod's paths", NULL, err);
 
-	path = r == 0 ? mgl_text(&reply, "parsed.storage.dbPath") : "";
-	path = *path ? path : "/data/db";
-	if (r == 0 && stat(path, &st) == 0)
-		for (unsigned i = 0; i < m->d->n_pairs; i++)
-			on = on || m->d->pairs[i].mount_dev == st.st_dev;
+	path = strdup(r == 0 && *mgl_text(&reply, "parsed.storage.dbPath") ? mgl_text(&reply, "parsed.storage.dbPath") : "/data/db");
+	if (!path && r == 0)
+		r = snap_error_set(err, -ENOMEM, "read mongod's paths: out of memory");
+	if (r == 0)
+		r = child_devs(&path, &dev, 1, clock_boot_ns() + LOOK_MS * NS_PER_MS, err);
+	for (unsigned i = 0; i < m->d->n_pairs; i++)
+		on = on || m->d->pairs[i].mount_dev == dev;
 	if (r == 0 && !on)
 		r = snap_error_set(err, -EXDEV, "mongod writes outside the mount: dbPath %.200s; a snapshot would lack that", path);
+	free(path);
 	bson_destroy(&reply);
 	return r;
 }

@@ -1,7 +1,10 @@
 /* snapshot/mysql_check.c - what must hold before the database is locked: privileges, and every path the server
  * writes on our mounts.
- * Called by mysql.c's preflight: gate open, nothing held. May resolve paths below the mounts. */
+ * Called by mysql.c's preflight: gate open, nothing held. Paths below the mounts are walked by a child (child.h). */
 #include "snapshot/mysql_int.h"
+#include "base/clock.h"
+#include "base/statdev.h"
+#include "snapshot/child.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -119,12 +122,15 @@ int my_check_grants(struct my *m, struct snap_error *err)
 
 /* ---- paths ---- */
 
+#define PATHS_MAX 1024
+#define LOOK_MS 10000u
+
 struct paths {
 	struct my *m;
 	char datadir[1024], root[64]; /* the server's own view of the tree */
-	char bad[360];
-	size_t len;
-	unsigned n_bad;
+	size_t n;
+	char *full[PATHS_MAX], *shown[PATHS_MAX]; /* as we reach it; "what path" as the server says */
+	uint64_t devs[PATHS_MAX];
 };
 
 static bool on_a_mount(const struct my *m, uint64_t dev)
@@ -136,30 +142,52 @@ static bool on_a_mount(const struct my *m, uint64_t dev)
 }
 
 /* A path the server writes; relative ones are relative to the datadir. */
-static void check_path(struct paths *p, const char *what, const char *path)
+static int add_path(struct paths *p, const char *what, const char *path, struct snap_error *err)
 {
-	char full[2048];
-	struct stat st = { 0 };
-	int n;
+	struct vbuf full = VBUF_INIT, shown = VBUF_INIT;
+	size_t i = p->n;
 
-	if (!*path)
-		return;
-	(void)snprintf(full, sizeof(full), "%s%s%s%s", p->root, *path == '/' ? "" : p->datadir,
-		       *path == '/' ? "" : "/", path);
-	if (stat(full, &st) < 0) {
-		char *slash = strrchr(full, '/'); /* a base name: its directory counts */
+	if (!*path || i == PATHS_MAX)
+		return 0;
+	vbuf_printf(&full, "%s%s%s%s", p->root, *path == '/' ? "" : p->datadir, *path == '/' ? "" : "/", path);
+	vbuf_printf(&shown, "%s %s", what, path);
+	if (vbuf_error(&full) == 0 && vbuf_error(&shown) == 0) {
+		p->full[i] = strdup(vbuf_text(&full));
+		p->shown[i] = strdup(vbuf_text(&shown));
+		p->n++;
+	}
+	vbuf_free(&full);
+	vbuf_free(&shown);
+	return i < p->n && p->full[i] && p->shown[i] ? 0 : snap_error_set(err, -ENOMEM, "look at the server's paths: out of memory");
+}
 
-		if (slash)
-			*slash = '\0';
-		if (stat(full, &st) < 0)
-			st.st_dev = 0;
+/* All of them at once, by a child: names below our mounts are asked of this daemon. */
+static int check_added(struct paths *p, struct snap_error *err)
+{
+	char bad[360] = "";
+	unsigned n_bad = 0;
+	size_t len = 0;
+	int r = child_devs(p->full, p->devs, p->n, clock_boot_ns() + LOOK_MS * NS_PER_MS, err), n;
+
+	for (size_t i = 0; r == 0 && i < p->n; i++) {
+		if (on_a_mount(p->m, p->devs[i]) || n_bad++ >= 8 || len >= sizeof(bad))
+			continue;
+		n = snprintf(bad + len, sizeof(bad) - len, "%s%s", len ? ", " : "", p->shown[i]);
+		len += n > 0 ? (size_t)n : 0;
 	}
-	if (on_a_mount(p->m, st.st_dev))
-		return;
-	if (p->n_bad++ < 8 && p->len < sizeof(p->bad)) {
-		n = snprintf(p->bad + p->len, sizeof(p->bad) - p->len, "%s%s %s", p->len ? ", " : "", what, path);
-		p->len += n > 0 ? (size_t)n : 0;
+	if (r == 0 && n_bad)
+		r = snap_error_set(err, -EXDEV, "the server writes outside the mount: %s; a snapshot would lack that: give "
+						"each such directory a pair of its own (-o pair=BACKING:MOUNTPOINT)", bad);
+	return r;
+}
+
+static void free_paths(struct paths *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		free(p->full[i]);
+		free(p->shown[i]);
 	}
+	free(p);
 }
 
 static int check_variables(struct paths *p, struct snap_error *err)
@@ -176,24 +204,24 @@ static int check_variables(struct paths *p, struct snap_error *err)
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) { /* datadir first */
+	for (size_t i = 0; r == 0 && i < sizeof(names) / sizeof(names[0]); i++) { /* datadir first */
 		mysql_data_seek(res, 0);
-		while ((row = mysql_fetch_row(res))) {
+		while (r == 0 && (row = mysql_fetch_row(res))) {
 			if (strcmp(row[0], names[i]) != 0 || !row[1])
 				continue;
 			if (i >= 5 && conf_bool(p->m->d->conf, "db.binlog_outside"))
 				continue;
 			if (i == 0)
 				(void)snprintf(p->datadir, sizeof(p->datadir), "%s", row[1]);
-			check_path(p, names[i], row[1]);
+			r = add_path(p, names[i], row[1], err);
 		}
 	}
 	mysql_free_result(res);
-	return 0;
+	return r;
 }
 
 /* Tables with a DATA DIRECTORY of their own. Column names changed over the years: try both. */
-static void check_tablespaces(struct paths *p)
+static int check_tablespaces(struct paths *p, struct snap_error *err)
 {
 	static const char *const sql[] = {
 		"SELECT DISTINCT FILENAME AS P FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME LIKE '/%' "
@@ -203,17 +231,19 @@ static void check_tablespaces(struct paths *p)
 	};
 	MYSQL_RES *res;
 	MYSQL_ROW row;
+	int r = 0;
 
 	for (size_t i = 0; i < sizeof(sql) / sizeof(sql[0]); i++) {
 		struct snap_error ignored = { 0 };
 
 		if (my_query(p->m, sql[i], "read the tablespaces", &res, &ignored) < 0)
 			continue;
-		while ((row = mysql_fetch_row(res)))
-			check_path(p, "table", my_col(res, row, "P"));
+		while (r == 0 && (row = mysql_fetch_row(res)))
+			r = add_path(p, "table", my_col(res, row, "P"), err);
 		mysql_free_result(res);
-		return;
+		break;
 	}
+	return r;
 }
 
 /* A server that was started before the mount covered its files writes past the gate. */
@@ -221,7 +251,8 @@ static int check_descriptors(struct my *m, struct snap_error *err)
 {
 	char dir[64], link[128], target[1024];
 	struct dirent *e;
-	struct stat st;
+	uint64_t dev;
+	unsigned type;
 	int r = 0;
 	DIR *d;
 
@@ -233,7 +264,7 @@ static int check_descriptors(struct my *m, struct snap_error *err)
 		ssize_t n;
 
 		(void)snprintf(link, sizeof(link), "%s/%.40s", dir, e->d_name);
-		if (e->d_name[0] == '.' || stat(link, &st) < 0 || !S_ISREG(st.st_mode))
+		if (e->d_name[0] == '.' || statdev(link, &dev, &type) < 0 || !S_ISREG(type))
 			continue;
 		n = readlink(link, target, sizeof(target) - 1);
 		target[n > 0 ? n : 0] = '\0';
@@ -243,7 +274,7 @@ static int check_descriptors(struct my *m, struct snap_error *err)
 
 			if (m->d->pairs[i].backing_dev == m->d->pairs[i].mount_dev)
 				continue; /* nothing is mounted over it: there is no gate to pass by */
-			if (st.st_dev == m->d->pairs[i].backing_dev && strncmp(target, b, len) == 0 &&
+			if (dev == m->d->pairs[i].backing_dev && strncmp(target, b, len) == 0 &&
 			    target[len] == '/')
 				r = snap_error_set(err, -EBUSY, "the database server (pid %d) has %s open in the backing "
 								"itself: it was started before the mount, and its writes pass "
@@ -257,20 +288,22 @@ static int check_descriptors(struct my *m, struct snap_error *err)
 
 int my_check_paths(struct my *m, struct snap_error *err)
 {
-	struct paths p = { .m = m };
-	struct stat st;
+	struct paths *p = calloc(1, sizeof(*p));
+	uint64_t dev;
 	int r;
 
+	if (!p)
+		return snap_error_set(err, -ENOMEM, "look at the server's paths: out of memory");
+	p->m = m;
 	if (m->peer_pid > 0)
-		(void)snprintf(p.root, sizeof(p.root), "/proc/%d/root", m->peer_pid);
-	if (p.root[0] && stat(p.root, &st) < 0)
-		p.root[0] = '\0';
-	r = check_variables(&p, err);
-	if (r < 0)
-		return r;
-	check_tablespaces(&p);
-	if (p.n_bad)
-		return snap_error_set(err, -EXDEV, "the server writes outside the mount: %s; a snapshot would lack that: give "
-						   "each such directory a pair of its own (-o pair=BACKING:MOUNTPOINT)", p.bad);
-	return check_descriptors(m, err);
+		(void)snprintf(p->root, sizeof(p->root), "/proc/%d/root", m->peer_pid);
+	if (p->root[0] && statdev(p->root, &dev, NULL) < 0)
+		p->root[0] = '\0';
+	r = check_variables(p, err);
+	if (r == 0)
+		r = check_tablespaces(p, err);
+	if (r == 0)
+		r = check_added(p, err);
+	free_paths(p);
+	return r < 0 ? r : check_descriptors(m, err);
 }

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/statdev.h"
 #include "snapshot/child.h"
 
 #include <errno.h>
@@ -60,9 +61,9 @@ static void do_prov_warm(struct job *j)
 /* A mount that was taken away by hand: what was to go through it passes by the gate now. */
 int run_check_mounted(const struct door *d, unsigned i, struct snap_error *err)
 {
-	struct stat st;
+	uint64_t dev;
 
-	if (stat(d->pairs[i].mountpoint, &st) < 0 || st.st_dev != d->pairs[i].mount_dev)
+	if (statdev(d->pairs[i].mountpoint, &dev, NULL) < 0 || dev != d->pairs[i].mount_dev)
 		return snap_error_set(err, -ENODEV, "%s is not mounted any more, so writes to it pass by the gate: stop "
 						    "the database, unmount the others, mount all again",
 				      d->pairs[i].mountpoint);

@@ -27,7 +27,8 @@ FAULTS_BUILD = ["-Dfault_points=true"]
 # is tested as it is shipped.
 FAULTS = ["tests/integration/test_takeover_faults.py", "tests/integration/test_takeover_snapshot.py",
           "tests/integration/test_prune_faults.py", "tests/integration/test_cutover_faults.py",
-          "tests/integration/test_fence_faults.py", "tests/integration/test_cutover_mount_faults.py"]
+          "tests/integration/test_fence_faults.py", "tests/integration/test_cutover_mount_faults.py",
+          "tests/integration/test_death_faults.py"]
 UNIT_LIMIT_S = 120
 # What the builds with sanitizers run against real mounts: every operation, the gate, and writes made at once.
 CONFORMANCE = ["tests/integration/test_files.py", "tests/integration/test_gate.py", "tests/integration/test_writeback.py",

@@ -18,7 +18,7 @@ from test_takeover import assert_nothing_left, descriptors, end_storms, storms
 SOURCES = pathlib.Path(__file__).parents[2] / "fs"
 POINTS = sorted({p for f in SOURCES.glob("*.c") for p in re.findall(r'FAULT\("([a-z.]+)"\)', f.read_text())})
 IN_REPAIR = ("recover.", "oplog.claim", "ctl.claim")
-CONTROL = ("gate.", "ctl.", "events.")
+CONTROL = ("gate.", "ctl.", "events.", "upgrade.", "refused.")
 
 pytestmark = pytest.mark.skipif(b"journal.valid" not in STILLFS.read_bytes(), reason="a build without fault points")
 
@@ -38,6 +38,9 @@ class Faults:
 
     def killed(self):
         return struct.unpack("32sIII", self.path.read_bytes()[:44])[3]
+
+    def passed(self):
+        return struct.unpack("32sIII", self.path.read_bytes()[:44])[2]
 
 
 @pytest.fixture

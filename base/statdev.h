@@ -1,0 +1,12 @@
+/* base/statdev.h - on which filesystem a path lies, without asking that filesystem: it may be one that does not answer, or our own.
+ * Threads: any. Blocks: not on the last component; names before it that lie below a mount of ours are asked of the daemon, so
+ * its own threads may only come with a mountpoint, or a link of /proc. Errors: -errno. */
+#ifndef STILLFS_BASE_STATDEV_H
+#define STILLFS_BASE_STATDEV_H
+
+#include <stdint.h>
+
+/* dev: as stat's st_dev. type: S_IFMT bits; NULL: not wanted. Follows symlinks. 0 or -errno. */
+int statdev(const char *path, uint64_t *dev, unsigned *type);
+
+#endif
