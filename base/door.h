@@ -142,6 +142,7 @@ struct engine_file {
  * `data` are the control tree's own. */
 extern const struct engine_file engine_root_files[];
 extern const struct engine_file engine_set_files[];
+bool engine_idle(struct engine *e); /* no snapshot is on its way to its point, and doctor does not look */
 /* The engine's lines of `status` (state, db, provider, last_snapshot, sets ...), "key value\n". */
 void engine_status(struct engine *e, struct vbuf *out);
 void engine_metrics(struct engine *e, struct vbuf *out); /* its part of `metrics` */

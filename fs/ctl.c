@@ -82,6 +82,7 @@ struct ctl *ctl_new(const struct ctl_deps *d, struct snap_error *err)
 	c->start_ns = clock_boot_ns();
 	c->start_utc = clock_utc();
 	(void)pthread_mutex_init(&c->lock, NULL);
+	(void)pthread_mutex_init(&c->turn, NULL);
 	(void)pthread_condattr_init(&a);
 	(void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&c->work, &a);
@@ -293,6 +294,7 @@ void ctl_free(struct ctl *c)
 		return;
 	events_free(c->events);
 	(void)pthread_mutex_destroy(&c->lock);
+	(void)pthread_mutex_destroy(&c->turn);
 	(void)pthread_cond_destroy(&c->work);
 	free(c);
 }

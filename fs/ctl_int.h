@@ -78,6 +78,7 @@ struct ctl {
 	struct timespec start_utc;
 	struct cfile root[CTL_MAX_FILES], set[CTL_MAX_FILES];
 	unsigned n_root, n_set;
+	pthread_mutex_t turn; /* an upgrade is asked for, or the engine for what an upgrade must not meet: one at a time */
 	pthread_mutex_t lock;
 	/* under lock: */
 	struct slot slots[CTL_SLOTS];
@@ -120,7 +121,7 @@ const struct cfile *ctl_find(const struct cfile *t, unsigned n, const char *name
 /* ctl_upgrade.c */
 int ctl_upgrade_render(struct ctl *c, struct vbuf *out);
 int ctl_upgrade_write(struct ctl *c, const char *text, size_t len, struct snap_error *err);
-int ctl_upgrade_refuse(struct ctl *c, const char *what, struct snap_error *err); /* 0, -EBUSY: one is under way */
+int ctl_upgrade_refuse(struct ctl *c, const char *what, struct snap_error *err); /* 0, -EBUSY: one is under way. With c->turn, or not exact */
 
 /* ctl_wait.c */
 void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t len, struct ctl_op *op,

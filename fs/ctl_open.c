@@ -4,6 +4,7 @@
  * Blocks:    a write as long as its file's parser (ctl_files.c); what waits for the engine is ctl_wait.c's.
  * Errors:    every refused operation leaves last_error and an event. */
 #include "fs/ctl_int.h"
+#include "fs/upgrade.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -173,9 +174,26 @@ static void c_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 }
 
 /* An errno that says, of a command that a dead daemon may have carried out, that it did. */
-static bool was_carried_out(const struct copen *o, int r)
+static bool was_carried_out(const struct ctl *c, const struct copen *o, int r)
 {
-	return (r == -EBUSY && strcmp(o->f->name, "gate") == 0) || (r == -ENOENT && strcmp(o->f->name, "abort") == 0);
+	return (r == -EBUSY && strcmp(o->f->name, "gate") == 0) || (r == -ENOENT && strcmp(o->f->name, "abort") == 0) ||
+	       (r == -EBUSY && strcmp(o->f->name, "upgrade") == 0 && upgrade_running(c->d.shm));
+}
+
+static int carry_out(struct ctl *c, struct copen *o, const char *text, size_t size, struct snap_error *err)
+{
+	int r;
+
+	if (o->f->write)
+		return o->f->write(c, text, size, err);
+	if (strcmp(o->f->name, "doctor") == 0) {
+		(void)pthread_mutex_lock(&c->turn);
+		r = ctl_upgrade_refuse(c, "doctor", err);
+		r = r < 0 ? r : o->f->ef->write(c->engine, NULL, text, size, err);
+		(void)pthread_mutex_unlock(&c->turn);
+		return r;
+	}
+	return o->f->ef->write(c->engine, o->set[0] ? o->set : NULL, text, size, err);
 }
 
 static void command(fuse_req_t req, struct copen *o, const char *text, size_t size, struct ctl_op *op, bool again)
@@ -185,10 +203,8 @@ static void command(fuse_req_t req, struct copen *o, const char *text, size_t si
 	char name[160];
 	int r;
 
-	r = again && op->stage == CTL_DONE ? op->result :
-	    o->f->write			   ? o->f->write(c, text, size, &err) :
-					     o->f->ef->write(c->engine, o->set[0] ? o->set : NULL, text, size, &err);
-	if (again && was_carried_out(o, r))
+	r = again && op->stage == CTL_DONE ? op->result : carry_out(c, o, text, size, &err);
+	if (again && was_carried_out(c, o, r))
 		r = 0;
 	(void)ctl_op_done(op, r);
 	if (r < 0) {

@@ -315,10 +315,12 @@ static void name_op(fuse_req_t req, fuse_ino_t parent, const char *name, bool ma
 		fuse_reply_err(req, EAGAIN);
 		return;
 	}
+	(void)pthread_mutex_lock(&c->turn);
 	r = again && op->stage == CTL_DONE ? op->result :
 	    make && ctl_upgrade_refuse(c, "mkdir", &err) < 0 ? err.code :
 	    make			   ? engine_mkdir(c->engine, name, &err) :
 					     engine_rmdir(c->engine, name, &err);
+	(void)pthread_mutex_unlock(&c->turn);
 	if (again && r == (make ? -EEXIST : -ENOENT))
 		r = 0; /* a dead daemon has done it */
 	(void)ctl_op_done(op, r);

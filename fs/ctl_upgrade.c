@@ -13,22 +13,10 @@ int ctl_upgrade_render(struct ctl *c, struct vbuf *out)
 	return 0;
 }
 
-/* The engine's word for what it does: the first line of its status. Sets that are only being completed outlive the daemon. */
-static bool engine_idle(struct ctl *c)
-{
-	struct vbuf b = VBUF_INIT;
-	bool idle;
-
-	engine_status(c->engine, &b);
-	idle = strncmp(vbuf_text(&b), "state idle\n", 11) == 0 ||
-	       strncmp(vbuf_text(&b), "state completing\n", 17) == 0;
-	vbuf_free(&b);
-	return idle;
-}
-
 int ctl_upgrade_write(struct ctl *c, const char *text, size_t len, struct snap_error *err)
 {
 	struct gate_status s;
+	bool idle;
 	int r;
 
 	if (strcmp(text, "start") != 0 && strcmp(text, "start\n") != 0)
@@ -39,9 +27,12 @@ int ctl_upgrade_write(struct ctl *c, const char *text, size_t len, struct snap_e
 	core_gate_status(c->d.core, &s);
 	if (s.state != GATE_OPEN)
 		return snap_error_set(err, -EBUSY, "upgrade: the gate is not open; try again when it is");
-	if (!engine_idle(c))
-		return snap_error_set(err, -EBUSY, "upgrade: a snapshot is running; try again when its point is fixed");
-	r = upgrade_ask(c->d.shm);
+	(void)pthread_mutex_lock(&c->turn);
+	idle = engine_idle(c->engine); /* sets that are only being completed outlive the daemon */
+	r = idle ? upgrade_ask(c->d.shm) : 0;
+	(void)pthread_mutex_unlock(&c->turn);
+	if (!idle)
+		return snap_error_set(err, -EBUSY, "upgrade: a snapshot is running, or doctor is looking; try again when that has ended");
 	return r < 0 ? snap_error_set(err, r, r == -EBUSY ? "upgrade: one is under way; read upgrade until it is done" :
 							    "upgrade: the keeper cannot be asked: %s", strerror(-r)) : 0;
 }

@@ -151,9 +151,11 @@ void ctl_wait_snapshot(struct ctl *c, fuse_req_t req, const char *text, size_t l
 	op->stage = CTL_ACCEPTED; /* before: the engine may begin at once */
 	FAULT("ctl.accepted");
 	fuse_req_interrupt_func(req, on_interrupt, s);
+	(void)pthread_mutex_lock(&c->turn);
 	r = ctl_upgrade_refuse(c, "snapshot", &err);
 	if (r == 0)
 		r = engine_snapshot(c->engine, text, len, on_done, s, &id, &err);
+	(void)pthread_mutex_unlock(&c->turn);
 	if (r < 0) {
 		ctl_report(c, "snapshot", &err);
 		if (slot_take(s)) {

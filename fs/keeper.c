@@ -230,7 +230,7 @@ static int wait_daemon(const struct keeper_conf *k, pid_t pid, const sigset_t *s
 		sig = sigtimedwait(set, &si, &tick);
 		if (atomic_load(&k->shm->serving_pid) == (int32_t)pid)
 			upgrade_done(k->shm);
-		if ((sig == SIGUSR1 && upgrade_wanted(k->shm)) || upgrade_overdue(k->shm, since))
+		if (upgrade_wanted(k->shm) || upgrade_overdue(k->shm, since))
 			(void)kill(pid, SIGKILL);
 		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP)
 			(void)kill(pid, sig == SIGHUP ? SIGHUP : SIGTERM);

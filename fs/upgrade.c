@@ -7,6 +7,7 @@
  * Errors:    FAILED with the sentence in shm->upgrade.msg; the old binary goes on. */
 #include "fs/upgrade.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "version.h"
 
@@ -47,7 +48,8 @@ int upgrade_ask(struct shm_head *shm)
 
 	if (upgrade_running(shm) || !atomic_compare_exchange_strong(&shm->upgrade.state, &s, SHM_UPGRADE_WANTED))
 		return -EBUSY;
-	return kill(shm->keeper_pid, SIGUSR1) < 0 ? -errno : 0;
+	FAULT("upgrade.wanted");
+	return kill(shm->keeper_pid, SIGUSR1) < 0 ? -errno : 0; /* it looks by itself, too, but later */
 }
 
 void upgrade_render(struct shm_head *shm, struct vbuf *out)

@@ -258,6 +258,16 @@ int engine_abort(struct engine *e, struct snap_error *err)
 	return r;
 }
 
+bool engine_idle(struct engine *e)
+{
+	bool idle;
+
+	(void)pthread_mutex_lock(&e->lock);
+	idle = !e->running && !e->doctor_running && (strcmp(e->step, "idle") == 0 || strcmp(e->step, "completing") == 0);
+	(void)pthread_mutex_unlock(&e->lock);
+	return idle;
+}
+
 void engine_unwind(struct engine *e)
 {
 	(void)pthread_mutex_lock(&e->lock);

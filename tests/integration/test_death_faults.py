@@ -58,3 +58,13 @@ def test_doctor_asks_its_own_daemon_nothing(rig):
     text = wait_for("doctor", lambda: m.read("doctor").replace("running\n", ""))
     assert f"ok mount {m.mnt}" in text
     assert faults.passed() == 0
+
+
+def test_an_upgrade_that_a_dying_daemon_has_asked_for_is_carried_out(rig):
+    m, faults = rig
+    faults.arm("upgrade.wanted")
+    assert m.write("upgrade", "start\n") == 0, m.last_error()
+    assert faults.killed() == 1
+    wait_for("the upgrade", lambda: m.status()["upgrade"].startswith("done "))
+    (m.mnt / "f").write_text("x")
+    assert m.write("snapshot", "a\n") == 0, m.last_error()

@@ -1,5 +1,6 @@
 """Another binary goes on with the mounts: no caller sees an error; what cannot go on is refused or taken back."""
 
+import errno
 import os
 import shutil
 import signal
@@ -207,3 +208,23 @@ def test_not_where_nobody_can_take_over(installed, make_mount):
                           "stop stillfs and start it again\n")
     assert m.write("upgrade", "now\n") == 22
     assert m.last_error()["message"] == 'upgrade: expected "start"'
+def test_not_while_doctor_looks_and_no_doctor_meanwhile(mount, installed):
+    installed.put_version()
+    daemon = mount.daemon
+    mount.null("preflight hang\n")
+    assert mount.write("doctor", "run\n") == 0
+    wait_for("the look", lambda: any(c == "preflight" for _, c, _ in mount.null_calls()))
+    code, words = upgrade(mount)
+    assert (code, words) == (1, "stillctl: upgrade: a snapshot is running, or doctor is looking; try again when that has ended\n")
+    mount.null("")
+    wait_for("doctor's end", lambda: mount.read("doctor") != "running\n")
+    assert_served_by(mount, installed.version, daemon)
+    installed.put(b"#!/bin/sh\nexec sleep 60\n")  # its trial takes long
+    assert mount.write("upgrade", "start\n") == 0
+    assert mount.write("doctor", "run\n") == errno.EBUSY
+    assert mount.last_error()["message"] == "doctor: an upgrade is under way; try again in a moment"
+    assert mount.write("upgrade", "start\n") == errno.EBUSY
+    wait_for("the trial's end", lambda: mount.status()["upgrade"].startswith("failed "))
+    assert mount.write("doctor", "run\n") == 0
+
+
