@@ -59,7 +59,6 @@ static void raise_limit(__rlimit_resource_t what, rlim_t to)
 
 static void limits(void)
 {
-	raise_limit(RLIMIT_NOFILE, MANY_FILES);
 	(void)umask(0);
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	(void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
@@ -339,6 +338,8 @@ static int run_keeper(struct start *s, bool heir)
 	struct keeper_conf k = { .shm = s->shm, .daemon = daemon_main, .arg = s, .n = s->n,
 				 .log_fd = s->log_fd, .tables = map_tables, .heir = heir };
 
+	/* before the first daemon, which has it from here: the descriptor table is this process's, too, and full of the callers' files */
+	raise_limit(RLIMIT_NOFILE, MANY_FILES);
 	k.mounts[0] = conf_str(s->opts.conf, "control_dir");
 	for (unsigned i = 0; i < s->n; i++) {
 		k.backing_fds[i] = s->pairs[i].backing_fd;

@@ -163,13 +163,33 @@ static bool is_on(int fd, const uint64_t *devs, unsigned n)
 	return false;
 }
 
+static void close_unkept(const uint64_t *bits)
+{
+	unsigned from = 0;
+
+	for (unsigned w = 0; w < MAX_FDS / 64; w++)
+		for (uint64_t b = bits[w]; b; b &= b - 1) {
+			unsigned fd = w * 64 + (unsigned)__builtin_ctzll(b);
+
+			if (fd > from)
+				(void)close_range(from, fd - 1, 0);
+			from = fd + 1;
+		}
+	(void)close_range(from, ~0u, 0);
+}
+
 /* One by one, because some must stay. NULL also when nothing was held. */
 static int *close_but(const uint64_t *bits, const uint64_t *devs, unsigned n, size_t *n_held)
 {
 	DIR *d = opendir("/proc/self/fd");
 	int *held = NULL, *more;
 
-	for (struct dirent *e; d && (e = readdir(d));) {
+	if (!d) { /* rather a close that may wait than a dead ring that stays */
+		log_warn("take over: list the open files: %s; those of the backing are closed at once", strerror(errno));
+		close_unkept(bits);
+		return NULL;
+	}
+	for (struct dirent *e; (e = readdir(d));) {
 		int fd = atoi(e->d_name);
 
 		if (e->d_name[0] == '.' || fd == dirfd(d) || kept(bits, (unsigned)fd))
@@ -182,34 +202,23 @@ static int *close_but(const uint64_t *bits, const uint64_t *devs, unsigned n, si
 		held = more;
 		held[(*n_held)++] = fd;
 	}
-	if (d)
-		(void)closedir(d);
+	(void)closedir(d);
 	return held;
 }
 
 int *recover_descriptors(const struct tables *t, bool hold, const uint64_t *devs, unsigned n, size_t *n_held)
 {
 	uint64_t *bits = calloc(MAX_FDS / 64, sizeof(uint64_t));
-	unsigned from = 0;
 	int *held = NULL;
 
 	*n_held = 0;
 	if (!bits)
 		return NULL;
 	mark(t, bits);
-	if (hold) {
+	if (hold)
 		held = close_but(bits, devs, n, n_held);
-	} else {
-		for (unsigned w = 0; w < MAX_FDS / 64; w++)
-			for (uint64_t b = bits[w]; b; b &= b - 1) {
-				unsigned fd = w * 64 + (unsigned)__builtin_ctzll(b);
-
-				if (fd > from)
-					(void)close_range(from, fd - 1, 0);
-				from = fd + 1;
-			}
-		(void)close_range(from, ~0u, 0);
-	}
+	else
+		close_unkept(bits);
 	free(bits);
 	return held;
 }

@@ -146,10 +146,15 @@ static void argument(const struct shm_head *shm, char out[32])
 static void pass_on(void)
 {
 	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
 
-	for (struct dirent *e; d && (e = readdir(d));)
+	errno = d ? 0 : errno;
+	while (d && (e = readdir(d)))
 		if (e->d_name[0] != '.' && atoi(e->d_name) != dirfd(d))
 			(void)fcntl(atoi(e->d_name), F_SETFD, 0);
+	if (!d || errno) /* no descriptor to spare for the list */
+		for (int fd = 0; fd < (int)TABLES_FDS; fd++)
+			(void)fcntl(fd, F_SETFD, 0);
 	if (d)
 		(void)closedir(d);
 }

@@ -1,5 +1,6 @@
 """Another binary goes on with the mounts: no caller sees an error; what cannot go on is refused or taken back."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import stillfs
 from stillfs import STILLCTL, Mount, wait_for
 from test_takeover import assert_nothing_left, end_storms, storms
+from test_takeover_many import few_files, open_many
 
 TABLES = b"stillfs-tables=\0"
 
@@ -117,6 +119,20 @@ def test_nobody_under_load_notices(mount, installed):
     assert_nothing_left(mount)
 
 
+def test_more_open_files_than_the_caller_of_stillfs_may_have(installed, make_mount):
+    m = make_mount(start=False)
+    few_files(m)
+    with contextlib.ExitStack() as stack:
+        files = open_many(m, stack)
+        installed.put_version()
+        assert upgrade(m) == (0, f"upgraded from {installed.version} to {installed.other}\n")
+        for f in files:
+            assert f.write(b"x") == 1
+    assert_served_by(m, installed.other)
+    shutil.rmtree(m.mnt, ignore_errors=True)
+    assert_nothing_left(m)
+
+
 def test_other_tables_are_refused(mount, installed):
     at = installed.data.index(TABLES) + len(TABLES)
     old = installed.data[at]
@@ -202,12 +218,6 @@ def test_not_at_a_closed_gate_and_not_in_a_snapshot(mount, installed):
     assert mount.state("slow") == "complete"
 
 
-def test_not_where_nobody_can_take_over(installed, make_mount):
-    m = make_mount(takeover="no")
-    assert upgrade(m) == (1, "stillctl: upgrade: a new daemon cannot take over here (`takeover` in status says why); "
-                          "stop stillfs and start it again\n")
-    assert m.write("upgrade", "now\n") == 22
-    assert m.last_error()["message"] == 'upgrade: expected "start"'
 def test_not_while_doctor_looks_and_no_doctor_meanwhile(mount, installed):
     installed.put_version()
     daemon = mount.daemon
@@ -228,3 +238,9 @@ def test_not_while_doctor_looks_and_no_doctor_meanwhile(mount, installed):
     assert mount.write("doctor", "run\n") == 0
 
 
+def test_not_where_nobody_can_take_over(installed, make_mount):
+    m = make_mount(takeover="no")
+    assert upgrade(m) == (1, "stillctl: upgrade: a new daemon cannot take over here (`takeover` in status says why); "
+                          "stop stillfs and start it again\n")
+    assert m.write("upgrade", "now\n") == 22
+    assert m.last_error()["message"] == 'upgrade: expected "start"'
