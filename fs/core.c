@@ -181,16 +181,6 @@ void core_free(struct core *c)
 	free(c);
 }
 
-static void shm_add_fd(struct core *c, int fd)
-{
-	uint32_t n = atomic_load(&c->shm->n_dev_fds);
-
-	if (n < SHM_MAX_DEV_FDS) {
-		atomic_store(&c->shm->dev_fds[n], fd);
-		atomic_store(&c->shm->n_dev_fds, n + 1);
-	}
-}
-
 /* A descriptor of each mount for each lane. Without clones (an old kernel) all lanes share one. */
 static void clone_fds(struct core *c)
 {
@@ -200,15 +190,12 @@ static void clone_fds(struct core *c)
 				c->lane[i].fd[k] = c->shm->lane_fd[i][k];
 			continue;
 		}
-		shm_add_fd(c, c->mnt[k].dev_fd);
 		c->shm->mnt[k].dev_fd = c->mnt[k].dev_fd;
 		for (unsigned i = 0; i < c->n_lanes; i++) {
 			int fd = i ? session_clone(&c->mnt[k]) : c->mnt[k].dev_fd;
 
 			if (fd < 0)
 				fd = c->mnt[k].dev_fd;
-			else if (i)
-				shm_add_fd(c, fd);
 			c->lane[i].fd[k] = c->shm->lane_fd[i][k] = fd;
 		}
 	}

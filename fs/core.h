@@ -20,8 +20,8 @@ void core_seal(struct core *c);
 void core_inherit_held(struct core *c, int *held, size_t n);
 /* Open the gate if a dead daemon's snapshot closed it: its set is recorded as failed by now. */
 void core_end_engines_hold(struct core *c);
-/* mount(2) every pair (again: go on with its connection) and start serving: on return stat(MOUNTPOINT) works. Registers every
- * /dev/fuse descriptor in shm->dev_fds. On failure nothing stays mounted. */
+/* mount(2) every pair (again: go on with its connection) and start serving: on return stat(MOUNTPOINT) works. Every
+ * /dev/fuse descriptor is in shm->mnt and shm->lane_fd. On failure nothing stays mounted. */
 int core_mount(struct core *c, struct snap_error *err);
 /* Open the gate (and keep it open), then umount each mount without force. 0: all are gone and the
  * threads have ended; -EBUSY: somebody uses one, it goes on serving (all of them do). */

@@ -243,16 +243,11 @@ static void taken_over(struct ctl *c)
 
 int ctl_start(struct ctl *c, struct engine *engine, struct snap_error *err)
 {
-	uint32_t n = atomic_load(&c->d.shm->n_dev_fds);
 	int r;
 
 	c->engine = engine;
 	if ((c->d.again ? resume_tree(c, err) : mount_tree(c, err)) < 0)
 		return err->code;
-	if (!c->d.again && n < SHM_MAX_DEV_FDS) {
-		atomic_store(&c->d.shm->dev_fds[n], c->d.shm->ctl.dev_fd);
-		atomic_store(&c->d.shm->n_dev_fds, n + 1);
-	}
 	r = ctl_helper_start(c);
 	while (r == 0 && c->n_threads < CTL_THREADS) {
 		r = -pthread_create(&c->thread[c->n_threads], NULL, ctl_run, c);

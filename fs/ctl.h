@@ -25,8 +25,8 @@ struct ctl_deps {
 
 /* Events work from here on (engine_new may already emit). */
 struct ctl *ctl_new(const struct ctl_deps *d, struct snap_error *err);
-/* Mount control_dir (made if missing) and serve. engine: borrowed until ctl_stop. Registers its
- * /dev/fuse descriptor in shm->dev_fds. */
+/* Mount control_dir (made if missing) and serve. engine: borrowed until ctl_stop. Its /dev/fuse descriptor
+ * is in shm->ctl. */
 int ctl_start(struct ctl *c, struct engine *engine, struct snap_error *err);
 /* Unmount the control tree and end its threads; waiting readers get ESHUTDOWN. */
 void ctl_stop(struct ctl *c);

@@ -125,6 +125,13 @@ static void keep(uint64_t *bits, int fd)
 		bits[(unsigned)fd / 64] |= 1ull << ((unsigned)fd % 64);
 }
 
+/* Where 0 says that there is none. */
+static void keep_made(uint64_t *bits, int fd)
+{
+	if (fd > 0)
+		keep(bits, fd);
+}
+
 static bool kept(const uint64_t *bits, unsigned fd)
 {
 	return fd < MAX_FDS && bits[fd / 64] >> (fd % 64) & 1;
@@ -136,11 +143,14 @@ static void mark(const struct tables *t, uint64_t *bits)
 
 	for (unsigned i = 0; i < sizeof(h->base_fds) / sizeof(h->base_fds[0]); i++)
 		bits[i] = h->base_fds[i];
-	for (unsigned i = 0; i < h->n_dev_fds; i++)
-		keep(bits, h->dev_fds[i]);
+	keep_made(bits, h->ctl.dev_fd);
+	for (unsigned i = 0; i < DOOR_MAX_PAIRS; i++) {
+		keep_made(bits, h->mnt[i].dev_fd);
+		for (unsigned l = 0; l < SHM_MAX_LANES; l++)
+			keep_made(bits, h->lane_fd[l][i]);
+	}
 	for (unsigned i = 0; i < SHM_MAX_RINGS; i++)
-		if (h->ring_pipe[i])
-			keep(bits, h->ring_pipe[i]);
+		keep_made(bits, h->ring_pipe[i]);
 	for (uint32_t fd = 0; fd < t->journal->fd_used; fd++)
 		if (tables_holder(t, fd))
 			keep(bits, (int)fd);

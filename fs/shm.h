@@ -18,8 +18,9 @@
 #define SHM_MAGIC 0x73746c66u
 /* Of the head, of every table (tables.h), of the control tree's numbering (ctl_int.h, the order of its files) and of
  * what is agreed with the kernel: a binary with another version cannot take over. */
-#define SHM_VERSION 4u
-#define SHM_MAX_DEV_FDS 80 /* /dev/fuse descriptors incl. clones and the control session's */
+#define SHM_VERSION 5u
+/* Of the names of the control tree's files, in their order: a test compares it. Who changes it raises SHM_VERSION. */
+#define SHM_CONTROL_ORDER 0x5639acfdu
 
 #define SHM_MAX_LANES 64u
 #define SHM_MAX_RINGS 512u
@@ -88,13 +89,11 @@ struct shm_head {
 	_Atomic uint64_t gate_gen;
 	_Atomic uint32_t gate_by; /* enum shm_gate_by */
 	struct shm_freeze freeze;
-	_Atomic int32_t dev_fds[SHM_MAX_DEV_FDS]; /* shared descriptor table: numbers valid in both; 0: none */
-	_Atomic uint32_t n_dev_fds;
 	uint64_t base_fds[16]; /* bits: what was open before the first daemon */
 	struct shm_mnt mnt[DOOR_MAX_PAIRS];
 	struct shm_mnt ctl; /* the control tree's session */
 	_Atomic uint32_t n_lanes;
-	_Atomic int32_t lane_fd[SHM_MAX_LANES][DOOR_MAX_PAIRS]; /* clones */
+	_Atomic int32_t lane_fd[SHM_MAX_LANES][DOOR_MAX_PAIRS]; /* clones, or the first one; 0: none */
 	/* Read ends of pipes whose write end an io_uring holds as a registered file: they hang up when the
 	 * ring is gone, with all that it had in flight. 0: none */
 	_Atomic int32_t ring_pipe[SHM_MAX_RINGS];

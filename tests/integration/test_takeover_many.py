@@ -5,9 +5,11 @@ import os
 import resource
 import shutil
 import signal
+import threading
+import time
 
 from stillfs import wait_for
-from test_takeover import assert_nothing_left
+from test_takeover import assert_nothing_left, descriptors, kill_daemon
 
 
 def few_files(m):
@@ -36,3 +38,36 @@ def test_more_open_files_than_the_caller_of_stillfs_may_have(make_mount):
             assert f.write(b"x") == 1
     shutil.rmtree(m.mnt, ignore_errors=True)
     assert_nothing_left(m)
+
+
+def test_two_pairs_with_as_many_threads_as_there_may_be(make_mount, scratch):
+    """A clone of each connection for each thread: all of them live on, and the control tree's."""
+    m = make_mount(start=False, threads=64)
+    (scratch.fs / "back2").mkdir()
+    (scratch.dir / "mnt2").mkdir()
+    m.more_pairs = [(scratch.fs / "back2", scratch.dir / "mnt2")]
+    m.start()
+
+    def clones():
+        return descriptors(m).count("/dev/fuse")
+    before, failures, stop = clones(), [], threading.Event()
+
+    def write(top, k):
+        try:
+            with open(top / f"w{k}", "wb", buffering=0) as f:
+                while not stop.is_set():
+                    assert f.write(b"x" * 4096) == 4096
+                    f.seek(0)
+        except (OSError, AssertionError) as e:
+            failures.append(e)
+    threads = [threading.Thread(target=write, args=(top, k), daemon=True) for top in (m.mnt, scratch.dir / "mnt2") for k in range(8)]
+    for t in threads:
+        t.start()
+    time.sleep(0.3)
+    kill_daemon(m)
+    time.sleep(0.3)
+    stop.set()
+    for t in threads:
+        t.join(20)
+    assert not failures and not any(t.is_alive() for t in threads)
+    assert clones() == before
