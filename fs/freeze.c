@@ -22,6 +22,7 @@ static struct {
 	unsigned pair[DOOR_MAX_PAIRS]; /* the first one on that filesystem, for messages */
 	_Atomic uint32_t job; /* the want that the freezer works on */
 	_Atomic uint32_t finished; /* the last want that the freezer has ended */
+	bool runs; /* the guard */
 } fz;
 
 static void *freezer(void *arg)
@@ -59,13 +60,14 @@ static void answer(uint32_t want, int32_t result)
 static const char *must_thaw(uint32_t want)
 {
 	uint64_t now = clock_boot_ns(), beat = atomic_load(&fz.shm->heartbeat_ns);
+	bool asked = atomic_load(&fz.shm->freeze.want) != want; /* before: who says that the daemon is gone asks as well, after it */
 
-	if (atomic_load(&fz.shm->freeze.want) != want)
+	if (atomic_load(&fz.shm->daemon_gone))
+		return "daemon gone";
+	if (asked)
 		return "asked";
 	if (now >= atomic_load(&fz.shm->freeze.deadline_ns))
 		return "deadline";
-	if (atomic_load(&fz.shm->daemon_gone))
-		return "daemon gone";
 	if (now > beat && now - beat > FREEZE_SILENCE_MS * NS_PER_MS)
 		return "daemon silent";
 	return NULL;
@@ -102,17 +104,17 @@ static bool guard_freeze(uint32_t want)
 		else
 			shm_wait(&fz.finished, want - 2, 10);
 	}
-	if (strcmp(why, "asked") != 0)
-		log_error("freeze guard: thawing the backing: %s", why);
 	thaw_all();
 	if (!answered)
 		answer(want, -ETIMEDOUT);
+	if (strcmp(why, "asked") != 0) /* after it: the log may be on the frozen filesystem, or a pipe that nobody reads */
+		log_error("freeze guard: thawing the backing: %s", why);
 	return strcmp(why, "asked") != 0;
 }
 
 static void *guard(void *arg)
 {
-	uint32_t seen = atomic_load(&fz.shm->freeze.want);
+	uint32_t seen = atomic_load(&fz.shm->freeze.done); /* asked for before this thread ran: not lost */
 	bool early = false;
 
 	(void)pthread_setname_np(pthread_self(), "freeze-guard");
@@ -156,28 +158,30 @@ int freeze_start(struct shm_head *shm, const int *fds, unsigned n)
 	r = pthread_create(&t, NULL, freezer, NULL);
 	if (r == 0)
 		r = pthread_create(&t, NULL, guard, NULL);
+	fz.runs = r == 0;
 	return -r;
 }
 
 void freeze_daemon_gone(struct shm_head *shm)
 {
+	uint32_t want = atomic_load(&shm->freeze.want);
+
 	atomic_store(&shm->daemon_gone, 1);
+	/* the dead one's thaw, which it can ask for no more: so that a freeze which the guard has not begun yet is none */
+	if (want & 1)
+		atomic_store(&shm->freeze.want, want + 1);
 	shm_wake(&shm->freeze.want);
 }
 
 void freeze_daemon_new(struct shm_head *shm)
 {
-	uint32_t want = atomic_load(&shm->freeze.want);
-
-	/* the dead one's thaw, which it can ask for no more */
-	if (want & 1)
-		atomic_store(&shm->freeze.want, want + 1);
-	shm_wake(&shm->freeze.want);
 	atomic_store(&shm->heartbeat_ns, clock_boot_ns());
 	atomic_store(&shm->daemon_gone, 0);
 }
 
 bool freeze_idle(void)
 {
+	if (fz.runs && atomic_load(&fz.shm->freeze.done) != atomic_load(&fz.shm->freeze.want))
+		return false; /* the guard has not seen it yet */
 	return fsfreeze_idle(&fz.all) && atomic_load(&fz.job) == atomic_load(&fz.finished);
 }

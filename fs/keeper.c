@@ -269,6 +269,7 @@ int keeper_run(const struct keeper_conf *k)
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGHUP);
 	(void)sigaddset(&set, SIGUSR1); /* the daemon's: see upgrade.h */
+	(void)sigaddset(&set, SIGPIPE); /* the log's reader may have gone: no death of ours */
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	atomic_store(&k->shm->keeper_pid, (int32_t)getpid());
 	write_file("/proc/self/oom_score_adj", "-1000"); /* before: the daemon inherits it */

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import pathlib
+import re
 import signal
 import subprocess
 import threading
@@ -23,9 +25,9 @@ def frozen(path):
 
 @pytest.fixture
 def null_mount(make_mount, scratch):
-    def make(**options):
+    def make(start=True, **options):
         options.setdefault("takeover", "no")
-        return make_mount(provider="null", **options)
+        return make_mount(start, provider="null", **options)
     return make
 
 
@@ -152,6 +154,31 @@ def test_a_filesystem_that_does_not_answer_holds_back_no_other_start(make_mount)
     finally:
         m.close()
         other.close()
+
+
+def in_foreground(m):
+    """Its own parent, with the log on a pipe whose reader may go: (process, the read end)."""
+    m.options["log_file"] = ""
+    r, w = os.pipe()
+    argv = m.argv()
+    p = subprocess.Popen([argv[0], "-f", *argv[1:]], env=m.env, stdout=w, stderr=w)
+    os.close(w)
+    wait_for("the mount", lambda: (m.control / "status").exists())
+    m.keeper, m.daemon = p.pid, int(m.status()["pid"])
+    return p, r
+
+
+def test_a_log_that_nobody_reads_keeps_nothing_frozen(make_mount):
+    m = make_mount(start=False, provider="null", freeze="yes", gate_timeout=40)
+    p, log = in_foreground(m)
+    start_frozen_hold(m)
+    os.close(log)
+    os.kill(m.daemon, signal.SIGKILL)
+    wait_for("the thaw", lambda: not frozen(m.scratch.fs))
+    wait_for("the take-over", lambda: m.status()["restarts"] == "1")
+    m.null("")
+    m.stop()
+    assert p.wait() == 0
 
 
 def test_somebody_elses_freeze_fails_the_snapshot_and_is_left_alone(null_mount):
