@@ -225,8 +225,12 @@ static int wait_daemon(const struct keeper_conf *k, pid_t pid, const sigset_t *s
 	int status = 0, sig;
 
 	for (;;) {
-		if (waitpid(pid, &status, WNOHANG) == pid)
+		pid_t got = waitpid(pid, &status, WNOHANG);
+
+		if (got == pid)
 			return status;
+		if (got < 0 && errno == ECHILD) /* somebody else has taken its status: that it has ended is certain */
+			return W_EXITCODE(atomic_load(&k->shm->ready) == SHM_STOPPED ? 0 : 1, 0);
 		sig = sigtimedwait(set, &si, &tick);
 		if (atomic_load(&k->shm->serving_pid) == (int32_t)pid)
 			upgrade_done(k->shm);

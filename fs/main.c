@@ -427,6 +427,7 @@ int main(int argc, char **argv)
 	struct snap_error err = { 0 };
 	pid_t keeper;
 
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored by who started us, the end of our children would not be seen */
 	if (argc == 2 && strcmp(argv[1], "--verify-set") == 0)
 		return engine_helper();
 	if (argc >= 2 && strncmp(argv[1], UPGRADE_ARG, strlen(UPGRADE_ARG)) == 0)

@@ -4,6 +4,7 @@
  * Values that are secret are overwritten in the argument list before anything else is done. One thread; blocks as the control
  * file `snapshot` does. Exit codes: 0 done; 1 refused or failed; 2 wrong usage. */
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -384,6 +385,7 @@ int main(int argc, char **argv)
 {
 	int r = read_arguments(argc, argv);
 
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored by who started us, the end of our children would not be seen */
 	if (r == 0 && !have_mount()) {
 		if (o.shown)
 			say("warning: secrets on the command line are seen by everybody until they are hidden; use a file or an instance's role");

@@ -431,6 +431,7 @@ int main(int argc, char **argv)
 	struct snap_error err = { 0 };
 	int r;
 
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored by who started us, the end of our children would not be seen */
 	log_setup(2, LOG_LEVEL_ERROR);
 	r = ask_read(argc == 2 ? atoi(argv[1]) : -1, &at.ask, &err);
 	at.debug = ask_last(&at.ask, "debug");

@@ -274,6 +274,7 @@ int main(int argc, char **argv)
 	struct snap_error err = { 0 };
 	int r;
 
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored by who started us, the end of our children would not be seen */
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return printf("stillfs-cutover %s\n", STILLFS_VERSION) < 0;
 #ifdef STILLFS_FAULT_POINTS

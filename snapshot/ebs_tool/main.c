@@ -65,6 +65,7 @@ int main(int argc, char **argv)
 	struct snap_error err = { 0 };
 	int i = 2, r = 0;
 
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored by who started us, the end of our children would not be seen */
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return printf("stillfs-ebs %s\n", STILLFS_VERSION) < 0;
 	if (argc > 1)

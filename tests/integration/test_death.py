@@ -181,6 +181,23 @@ def test_a_log_that_nobody_reads_keeps_nothing_frozen(make_mount):
     assert p.wait() == 0
 
 
+def test_a_caller_that_ignores_its_childrens_end_hides_no_death(make_mount):
+    m = make_mount(start=False)
+    plain = m.argv
+    ignore = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    m.argv = lambda: ["/usr/bin/python3", "-c", ignore, *plain()]
+    m.start()
+    os.kill(m.daemon, signal.SIGKILL)
+    wait_for("the take-over", lambda: is_gone(m.daemon) and not os.path.exists(f"/proc/{m.daemon}") and keeper_has_another(m))
+    assert m.status()["restarts"] == "1"
+
+
+def keeper_has_another(m):
+    """Asked of /proc: where nobody serves, a read of the control tree would not return."""
+    children = pathlib.Path(f"/proc/{m.keeper}/task/{m.keeper}/children").read_text().split()
+    return bool(children) and str(m.daemon) not in children
+
+
 def test_somebody_elses_freeze_fails_the_snapshot_and_is_left_alone(null_mount):
     m = null_mount(freeze="yes", gate_timeout=2, presync_timeout=2)
     run("fsfreeze", "-f", m.scratch.fs)

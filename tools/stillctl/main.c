@@ -184,6 +184,7 @@ int main(int argc, char **argv)
 	int i = 1;
 
 	(void)signal(SIGPIPE, SIG_DFL);
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored by who started us, the end of our children would not be seen */
 	ctl_color = isatty(1) && !getenv("NO_COLOR");
 	if (take_remote(&argc, argv, &remote) != 0)
 		return 2;
