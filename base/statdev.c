@@ -3,8 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+
+#define MNT_ID 0x1000u /* STATX_MNT_ID, Linux 5.8 */
+#define MNT_ID_UNIQUE 0x4000u /* STATX_MNT_ID_UNIQUE, Linux 6.8 */
+#define MNT_ID_AT 0x90 /* of stx_mnt_id, which older headers have no name for */
 
 int statdev(const char *path, uint64_t *dev, unsigned *type)
 {
@@ -15,5 +20,15 @@ int statdev(const char *path, uint64_t *dev, unsigned *type)
 	*dev = makedev(st.stx_dev_major, st.stx_dev_minor);
 	if (type)
 		*type = st.stx_mode & S_IFMT;
+	return 0;
+}
+
+int statdev_mount(const char *path, uint64_t *id)
+{
+	struct statx st;
+
+	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, MNT_ID | MNT_ID_UNIQUE, &st) < 0)
+		return -errno;
+	memcpy(id, (const char *)&st + MNT_ID_AT, sizeof(*id));
 	return 0;
 }

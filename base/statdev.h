@@ -8,5 +8,7 @@
 
 /* dev: as stat's st_dev. type: S_IFMT bits; NULL: not wanted. Follows symlinks. 0 or -errno. */
 int statdev(const char *path, uint64_t *dev, unsigned *type);
+/* Which mount: a number that none has after it, from Linux 6.8 on; before, one that may come again. */
+int statdev_mount(const char *path, uint64_t *id);
 
 #endif

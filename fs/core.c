@@ -275,6 +275,17 @@ int core_mount(struct core *c, struct snap_error *err)
 	return r;
 }
 
+/* What is mounted there by now? 0: ours, as far as is known; -ENOENT: not ours. */
+static int look_at_mount(struct core *c, unsigned k)
+{
+	uint64_t id;
+
+	if (!c->mnt[k].mounted || atomic_load(&c->mnt[k].gone))
+		return -ENOENT;
+	/* a path that leads nowhere: umount2 says why */
+	return statdev_mount(c->mnt[k].pair->mountpoint, &id) == 0 && id != c->shm->mnt[k].mount_id ? -ENOENT : 0;
+}
+
 int core_umount(struct core *c, struct snap_error *err)
 {
 	(void)gate_open_any(c->gate);
@@ -285,6 +296,8 @@ int core_umount(struct core *c, struct snap_error *err)
 
 		if (!c->mnt[k].mounted || atomic_load(&c->mnt[k].gone))
 			continue;
+		if (look_at_mount(c, k) < 0)
+			return snap_error_set(err, -EBUSY, "unmount %s: something else is mounted over it; umount that first", mp);
 		if (umount2(mp, MNT_EXPIRE) < 0 && errno == EBUSY)
 			return snap_error_set(err, -EBUSY, "unmount %s: it is in use; stop its users first",
 					      mp);
@@ -295,8 +308,12 @@ int core_umount(struct core *c, struct snap_error *err)
 
 		if (!c->mnt[k].mounted)
 			continue;
-		/* EINVAL: it is not mounted any more: taken away from outside, or by MNT_EXPIRE's second
-		 * call */
+		/* taken away from outside, or by MNT_EXPIRE's second call, and perhaps somebody else's is there by now */
+		if (look_at_mount(c, k) < 0) {
+			c->mnt[k].mounted = false;
+			continue;
+		}
+		/* EINVAL: as above, a moment ago */
 		if (umount2(mp, 0) < 0 && errno != EINVAL) {
 			snap_error_set(err, -errno, "unmount %s: %s", mp, strerror(errno));
 			c->shm->ending = 0;

@@ -7,6 +7,7 @@
 #include "fs/ctl_int.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/statdev.h"
 #include "fs/mount_check.h"
 #include "fs/proto.h"
 #include "fs/recover.h"
@@ -183,7 +184,8 @@ static int read_init(struct ctl *c, int fd, struct snap_error *err)
 static int mount_tree(struct ctl *c, struct snap_error *err)
 {
 	char data[128];
-	int fd;
+	uint64_t id;
+	int fd, r;
 
 	/* ours also when a daemon that was killed left it */
 	c->made_dir = access(c->d.control_dir, F_OK) < 0 || strncmp(c->d.control_dir, "/run/stillfs/", 13) == 0;
@@ -201,6 +203,10 @@ static int mount_tree(struct ctl *c, struct snap_error *err)
 						   "umount it", c->d.control_dir, strerror(errno));
 	c->mounted = true;
 	c->d.shm->ctl.dev_fd = fd;
+	r = statdev_mount(c->d.control_dir, &id);
+	if (r < 0)
+		return snap_error_set(err, r, "look at the mount on %s: %s", c->d.control_dir, strerror(-r));
+	c->d.shm->ctl.mount_id = id;
 	return read_init(c, fd, err);
 }
 

@@ -9,6 +9,7 @@
 #include "fs/upgrade.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/statdev.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -149,6 +150,14 @@ static void close_all_but(const struct keeper_conf *k)
 	(void)close_range((unsigned)from, ~0u, 0);
 }
 
+/* Is what is mounted there by now what a daemon of ours has mounted? */
+static bool is_ours(const struct keeper_conf *k, unsigned i)
+{
+	uint64_t id, ours = i ? k->shm->mnt[i - 1].mount_id : k->shm->ctl.mount_id;
+
+	return k->mounts[i] && ours && statdev_mount(k->mounts[i], &id) == 0 && id == ours;
+}
+
 /* Unmount what the daemon left. Never lazily: a mount that is in use stays, dead, and is named. */
 static void unmount_left(const struct keeper_conf *k)
 {
@@ -157,7 +166,7 @@ static void unmount_left(const struct keeper_conf *k)
 	for (unsigned i = 0; i <= k->n; i++) {
 		int r = -1;
 
-		if (!k->mounts[i])
+		if (!is_ours(k, i))
 			continue;
 		for (int t = 0; t < UMOUNT_TRIES && r < 0; t++) {
 			/* force: also aborts the connection, so that nobody waits for a reply */

@@ -5,6 +5,7 @@
  * Blocks:    mount(2) and the wait for INIT, which the kernel sends at once. */
 #include "fs/core_int.h"
 #include "base/cleanup.h"
+#include "base/statdev.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -125,6 +126,8 @@ static int do_mount(struct mnt *m, struct snap_error *err)
 	char data[256];
 	struct statvfs v;
 	struct stat st;
+	uint64_t id;
+	int r;
 
 	if (fstat(m->pair->backing_fd, &st) < 0 || fstatvfs(m->pair->backing_fd, &v) < 0)
 		return snap_error_set(err, -errno, "stat %s: %s", m->pair->backing, strerror(errno));
@@ -135,6 +138,10 @@ static int do_mount(struct mnt *m, struct snap_error *err)
 		return snap_error_set(err, -errno, "mount %s on %s: %s", m->pair->backing,
 				      m->pair->mountpoint, strerror(errno));
 	m->mounted = true;
+	r = statdev_mount(m->pair->mountpoint, &id);
+	if (r < 0)
+		return snap_error_set(err, r, "look at the mount on %s: %s", m->pair->mountpoint, strerror(-r));
+	m->core->shm->mnt[m->idx].mount_id = id;
 	return 0;
 }
 

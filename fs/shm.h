@@ -47,6 +47,7 @@ struct shm_mnt {
 	_Atomic int32_t dev_fd; /* the first /dev/fuse descriptor; 0: none */
 	_Atomic uint32_t init_len;
 	_Atomic uint64_t mount_dev;
+	_Atomic uint64_t mount_id; /* statdev_mount's; 0: not mounted yet */
 	unsigned char init[256]; /* the kernel's INIT, raw */
 	unsigned char answer[128]; /* ours to it: a successor's is the same, or it cannot take over */
 };

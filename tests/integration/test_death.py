@@ -198,6 +198,44 @@ def keeper_has_another(m):
     return bool(children) and str(m.daemon) not in children
 
 
+def tmpfs_instead(m):
+    """Takes the mount away, and puts another filesystem there."""
+    run("umount", m.mnt)
+    run("mount", "-t", "tmpfs", "none", m.mnt)
+    (m.mnt / "theirs").touch()
+
+
+@pytest.mark.parametrize("death", [False, True])
+def test_what_is_mounted_there_by_then_is_left_alone(null_mount, death):
+    m = null_mount()
+    m.null("preflight hang\n")
+    assert m.write("snapshot", "stuck nowait\n") == 0  # so that the end takes a while
+    wait_for("the call", lambda: any(c == "preflight" for _, c, _ in m.null_calls()))
+    tmpfs_instead(m)
+    try:
+        if death:
+            os.kill(m.daemon, signal.SIGKILL)
+        wait_for("the end", lambda: is_gone(m.keeper))
+        assert (m.mnt / "theirs").exists()
+    finally:
+        subprocess.run(["umount", m.mnt])
+
+
+def test_of_two_pairs_the_one_that_is_gone_is_left_alone(null_mount, scratch):
+    m = null_mount(start=False)
+    (scratch.fs / "back2").mkdir()
+    (scratch.dir / "mnt2").mkdir()
+    m.more_pairs = [(scratch.fs / "back2", scratch.dir / "mnt2")]
+    m.start()
+    tmpfs_instead(m)
+    try:
+        m.stop()
+        assert (m.mnt / "theirs").exists()
+        assert not os.path.ismount(scratch.dir / "mnt2")
+    finally:
+        subprocess.run(["umount", m.mnt])
+
+
 def test_somebody_elses_freeze_fails_the_snapshot_and_is_left_alone(null_mount):
     m = null_mount(freeze="yes", gate_timeout=2, presync_timeout=2)
     run("fsfreeze", "-f", m.scratch.fs)
