@@ -30,6 +30,10 @@ void *tables_map(const char *name, size_t size, int32_t *fd)
 		*fd = made;
 	else
 		(void)close(made);
+	/* sparse, of many GiB in all: a dump of a crash would fill them, and has callers' data in it */
+	if (p != MAP_FAILED && madvise(p, size, MADV_DONTDUMP) < 0) {
+		/* a kernel that cannot: large dumps */
+	}
 	return p == MAP_FAILED ? NULL : p;
 }
 

@@ -236,6 +236,14 @@ def test_of_two_pairs_the_one_that_is_gone_is_left_alone(null_mount, scratch):
         subprocess.run(["umount", m.mnt])
 
 
+def test_a_crash_dumps_no_tables(mount):
+    """They are sparse, of many GiB: a dump would fill them."""
+    maps = pathlib.Path(f"/proc/{mount.daemon}/smaps").read_text()
+    flags = re.findall(r"/memfd:stillfs-(\w+) .*?\nVmFlags: ([^\n]*)\n", maps, re.S)
+    assert {"nodes", "files", "hash", "requests", "descriptors"} <= {name for name, _ in flags}
+    assert [name for name, f in flags if "dd" not in f.split() and name != "head"] == []
+
+
 def test_somebody_elses_freeze_fails_the_snapshot_and_is_left_alone(null_mount):
     m = null_mount(freeze="yes", gate_timeout=2, presync_timeout=2)
     run("fsfreeze", "-f", m.scratch.fs)
