@@ -344,6 +344,13 @@ int node_forget(struct nodes *t, uint64_t slot, uint64_t n)
 	return node_forget_msg(t, slot, n, NULL, 0);
 }
 
+int node_unref(struct nodes *t, uint64_t slot)
+{
+	struct op_rec *rec = node_mine && node_mine->n_refs ? node_mine : NULL;
+
+	return node_forget_msg(t, slot, 1, rec, rec ? rec->n_refs - 1 : 0);
+}
+
 int node_get_fd(struct nodes *t, uint64_t slot)
 {
 	struct handle h;

@@ -84,7 +84,9 @@ uint64_t node_slot(unsigned pair, uint64_t nodeid); /* FUSE id -> slot */
 int node_ref(struct nodes *t, unsigned pair, int fd, struct stat *st, uint64_t *slot);
 /* n lookups fewer. A descriptor to close, or -1: the caller hands it to the closer. */
 int node_forget(struct nodes *t, uint64_t slot, uint64_t n);
-/* The same, as entry `count` (from 1) of a FORGET message under record `rec`. */
+/* The last lookup that this thread's operation has counted, which nobody will hear of: it goes from the record, too. */
+int node_unref(struct nodes *t, uint64_t slot);
+/* n lookups fewer, as entry `count` (from 1) of a FORGET message under record `rec`. */
 int node_forget_msg(struct nodes *t, uint64_t slot, uint64_t n, struct op_rec *rec, uint32_t count);
 /* A descriptor of the node, to be given back by node_put_fd. >= 0 or -errno. */
 int node_get_fd(struct nodes *t, uint64_t slot);
@@ -113,5 +115,8 @@ struct ofile *ofile_at(struct nodes *t, uint64_t fh); /* NULL: not open */
 struct ofile *ofile_slot(struct nodes *t, uint32_t i); /* by its index alone */
 uint32_t ofile_used(struct nodes *t); /* slots below were used before */
 void ofile_drop(struct nodes *t, uint32_t i); /* descriptors are already closed */
+/* What ofile_new has just made for this thread's operation, and nobody will hear of. Its slot may be another's at once: so the
+ * operation's record leads no successor there. */
+void ofile_unmake(struct nodes *t, uint32_t i);
 
 #endif

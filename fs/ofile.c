@@ -106,6 +106,14 @@ void ofile_drop(struct nodes *t, uint32_t i)
 	(void)pthread_mutex_unlock(&t->lock);
 }
 
+void ofile_unmake(struct nodes *t, uint32_t i)
+{
+	t->file[i].closing = true; /* from here on it is a successor's closer's, until it is dropped */
+	if (node_mine)
+		node_mine->file = 0;
+	ofile_drop(t, i);
+}
+
 /* ---- sealed ---- */
 
 /* The lock is held. */

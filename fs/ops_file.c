@@ -40,7 +40,7 @@ static int file_new(struct mnt *m, uint64_t slot, int fd, int flags, struct fuse
 	r = guard_take(fd, flags);
 	if (r < 0) {
 		closer_fd(c->closer, fd);
-		ofile_drop(c->nodes, (uint32_t)fh);
+		ofile_unmake(c->nodes, (uint32_t)fh);
 		return r;
 	}
 	f = ofile_at(c->nodes, (uint64_t)fh);
@@ -112,8 +112,8 @@ static int create_done(struct mnt *m, int fd, int path_fd, int flags, struct cre
 	}
 	r = file_new(m, e.ino, fd, flags, &out->open);
 	e.attr_timeout = ops_attr_timeout(m->core, e.ino);
-	if (r < 0)
-		ops_forget_one(m, e.ino);
+	if (r < 0) /* the record would have a successor take it back once more */
+		closer_fd(m->core->closer, node_unref(m->core->nodes, e.ino));
 	else
 		ops_entry_out(&out->entry, &e);
 	return r;

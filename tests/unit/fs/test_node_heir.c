@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "fs/node.h"
+#include "fs/recover.h"
 #include "fs/tables.h"
 
 #include <fcntl.h>
@@ -132,6 +133,47 @@ static void lists_and_totals_follow_the_slots(void **state)
 	assert_true(f->tab.journal->n_used <= NODE_FIRST + FILES); /* slots are used again */
 }
 
+/* The operation of this thread, of a request that the kernel still waits for, says whom it may ask. */
+static struct op_rec *begin(struct fixture *f, unsigned i)
+{
+	struct op_rec *rec = &f->tab.rec[REC_LANES + i];
+
+	rec->dev_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	assert_true(rec->dev_fd >= 0);
+	rec->unique = 2 + 2 * i;
+	node_record(rec);
+	return rec;
+}
+
+static void end(struct op_rec *rec)
+{
+	node_record(NULL);
+	rec->unique = rec->orphan_ns = 0;
+	(void)close(rec->dev_fd);
+}
+
+static void what_was_taken_back_already_is_not_taken_from_another(void **state)
+{
+	struct fixture *f = *state;
+	struct op_rec *rec = begin(f, 0);
+	uint64_t a = look_up(f, 1);
+	int64_t refused = ofile_new(f->t, a, true), fh;
+
+	ofile_unmake(f->t, (uint32_t)refused); /* its open is refused; the answer is not written yet */
+	(void)close(node_unref(f->t, a));
+	node_record(NULL);
+	a = look_up(f, 1); /* another's, answered */
+	fh = ofile_new(f->t, a, true);
+	assert_int_equal((uint32_t)fh, (uint32_t)refused);
+	recover_tables(&f->tab); /* and death */
+	assert_false(ofile_at(f->t, (uint64_t)fh)->closing);
+	assert_int_equal(node_at(f->t, a)->nlookup, 1);
+	end(rec);
+	heir(f);
+	ofile_drop(f->t, (uint32_t)fh);
+	forget(f, a, 1);
+}
+
 static void what_a_dead_daemon_counted_for_itself_is_over(void **state)
 {
 	struct fixture *f = *state;
@@ -191,6 +233,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(lists_and_totals_follow_the_slots),
+		TEST(what_was_taken_back_already_is_not_taken_from_another),
 		TEST(what_a_dead_daemon_counted_for_itself_is_over),
 		TEST(one_that_died_on_its_way_is_put_where_it_belongs),
 	};
