@@ -59,13 +59,15 @@ static void *daemon_thread(void *arg)
 
 /* The child of a raw clone has a stale thread id in the C library, so everything runs in a real thread
  * and this one only waits. */
-static int daemon_child(const struct keeper_conf *k)
+static int daemon_child(const struct keeper_conf *k, pid_t keeper)
 {
 	void *result = (void *)(intptr_t)1;
 	pthread_t t;
 
 	(void)prctl(PR_SET_NAME, "stillfs", 0, 0, 0);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (getppid() != keeper) /* it has died before that was said */
+		return 1;
 	if (pthread_create(&t, NULL, daemon_thread, (void *)(uintptr_t)k) == 0)
 		(void)pthread_join(t, &result);
 	return (int)(intptr_t)result;
@@ -77,11 +79,11 @@ extern void __lsan_do_leak_check(void) __attribute__((weak));
 
 static pid_t start_daemon(const struct keeper_conf *k)
 {
-	pid_t pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	pid_t keeper = getpid(), pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
 	int result;
 
 	if (pid == 0) {
-		result = daemon_child(k);
+		result = daemon_child(k, keeper);
 		if (result == 0 && !again && __lsan_do_leak_check)
 			__lsan_do_leak_check();
 		_exit(result);

@@ -398,7 +398,10 @@ static int wait_ready(struct start *s, pid_t keeper)
 static int inherit(struct start *s, int fd, bool trial)
 {
 	struct snap_error err = { 0 };
-	int r = upgrade_inherit(fd, &s->shm, &s->opts, s->pairs, &s->n, &err);
+	int r;
+
+	(void)prctl(PR_SET_NAME, "stillfs", 0, 0, 0); /* an exec by descriptor leaves its number */
+	r = upgrade_inherit(fd, &s->shm, &s->opts, s->pairs, &s->n, &err);
 
 	if (r == 0 && trial) /* the keeper does it when its memory is locked */
 		r = map_tables(s);

@@ -3,7 +3,7 @@
  * Order:     WANTED (daemon) -> CHECKING (keeper) -> RUNNING: the old daemon is ended, whoever is the keeper now starts
  *            a daemon -> DONE or FAILED. exec(2) gives the keeper a descriptor table of its own: so there is no daemon
  *            while it happens, and each daemon shares the table with the keeper that started it.
- * Blocks:    the trial, TRIAL_MS at the most.
+ * Blocks:    the trial, TRIAL_MS and a second at the most.
  * Errors:    FAILED with the sentence in shm->upgrade.msg; the old binary goes on. */
 #include "fs/upgrade.h"
 #include "base/clock.h"
@@ -159,19 +159,41 @@ static void pass_on(void)
 		(void)closedir(d);
 }
 
+/* One descriptor for trial and exec: a package that is installed between the two would be another binary. The keeper's own, while
+ * an upgrade is on; a new daemon would close it. */
+static int candidate = -1;
+
+static void let_go(void)
+{
+	if (candidate >= 0)
+		(void)close(candidate);
+	candidate = -1;
+}
+
 /* In a child: run the new binary's trial, what it says into fd. */
 static void run_trial(const struct shm_head *shm, int fd)
 {
-	char arg[32];
+	char arg[32], *argv[] = { (char *)(uintptr_t) "stillfs", arg, (char *)(uintptr_t)UPGRADE_TRIAL, NULL };
 
 	(void)dup2(fd, 1);
 	(void)dup2(fd, 2);
 	for (unsigned i = 0; i < SHM_MAPS; i++)
 		(void)fcntl(shm->map_fd[i], F_SETFD, 0);
+	(void)fcntl(candidate, F_SETFD, 0); /* a script's interpreter opens it by its number */
 	argument(shm, arg);
-	(void)execl(shm->upgrade.binary, "stillfs", arg, UPGRADE_TRIAL, (char *)NULL);
+	(void)fexecve(candidate, argv, environ);
 	dprintf(2, "stillfs: start it: %s", strerror(errno));
 	_exit(1);
+}
+
+static bool collect(pid_t pid, uint64_t deadline_ns, int *status)
+{
+	const struct timespec tick = { .tv_nsec = 2000000 };
+	pid_t got;
+
+	while ((got = waitpid(pid, status, WNOHANG)) == 0 && clock_boot_ns() < deadline_ns)
+		(void)nanosleep(&tick, NULL);
+	return got == pid;
 }
 
 /* Collect what it says and its exit code. 0: it can; the text is its version. */
@@ -189,15 +211,15 @@ static int see_trial(pid_t pid, int fd, char *text, size_t cap)
 	}
 	text[n] = '\0';
 	text[strcspn(text, "\n")] = '\0';
-	if (got > 0) { /* it says nothing, or too much, and does not end */
+	if (got > 0 || !collect(pid, give_up, &status)) { /* it says nothing, or too much, or is silent, and does not end */
 		(void)kill(pid, SIGKILL);
 		(void)snprintf(text, cap, "its trial did not end within %u ms", TRIAL_MS);
+		(void)collect(pid, clock_boot_ns() + NS_PER_S, &status); /* one that sits in the kernel is left */
+		return -EPROTO;
 	}
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && *text)
 		return 0;
-	if (WIFSIGNALED(status) && got <= 0)
+	if (WIFSIGNALED(status))
 		(void)snprintf(text, cap, "its trial was killed by signal %d", WTERMSIG(status));
 	else if (!*text || WEXITSTATUS(status) == 2)
 		(void)snprintf(text, cap, "its trial ended with code %d: it does not know how to take over",
@@ -221,11 +243,14 @@ bool upgrade_wanted(struct shm_head *shm)
 		failed(shm, shm->upgrade.conf_too_long ? "the configuration is too long to be handed over" : strerror(errno));
 		return false;
 	}
-	pid = fork();
-	if (pid == 0)
+	candidate = open(shm->upgrade.binary, O_RDONLY | O_CLOEXEC);
+	if (candidate < 0)
+		(void)snprintf(text, sizeof(text), "start it: %s", strerror(errno));
+	pid = candidate < 0 ? 0 : fork();
+	if (candidate >= 0 && pid == 0)
 		run_trial(shm, p[1]);
 	(void)close(p[1]);
-	r = pid < 0 ? -errno : see_trial(pid, p[0], text, sizeof(text));
+	r = candidate < 0 ? -ENOENT : pid < 0 ? -errno : see_trial(pid, p[0], text, sizeof(text));
 	(void)close(p[0]);
 	if (pid < 0)
 		why = strerror(-r);
@@ -236,6 +261,7 @@ bool upgrade_wanted(struct shm_head *shm)
 		why = "the gate was closed meanwhile";
 	}
 	if (r < 0) {
+		let_go();
 		failed(shm, why);
 		return false;
 	}
@@ -255,8 +281,9 @@ bool upgrade_go(struct shm_head *shm)
 	mine = false;
 	argument(shm, arg);
 	pass_on();
-	(void)execv(shm->upgrade.binary, argv);
+	(void)fexecve(candidate, argv, environ);
 	failed(shm, strerror(errno));
+	let_go();
 	return true;
 }
 

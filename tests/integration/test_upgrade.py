@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -149,10 +150,12 @@ def test_other_tables_are_refused(mount, installed):
     ("dies", "its trial was killed by signal 6"),
     ("old", "it does not know how to take over"),
     ("hangs", "its trial did not end within 5000 ms"),
+    ("is silent", "its trial did not end within 5000 ms"),
     ("gone", "start it: No such file or directory"),
     ("no program", "start it: Exec format error")])
 def test_a_binary_that_does_not_start_is_refused(mount, installed, what, words):
     scripts = {"dies": "#!/bin/sh\nkill -6 $$\n", "old": "#!/bin/sh\nexit 2\n", "hangs": "#!/bin/sh\nexec sleep 60\n",
+               "is silent": "#!/bin/sh\necho 9.9.9\nexec sleep 60 >&- 2>&-\n",
                "no program": "nothing"}
     if what == "gone":
         installed.path.unlink()
@@ -165,6 +168,22 @@ def test_a_binary_that_does_not_start_is_refused(mount, installed, what, words):
     installed.put_version()
     assert upgrade(mount)[0] == 0
     assert_served_by(mount, installed.other)
+
+
+def test_what_was_tried_is_what_goes_on(mount, installed):
+    """A package is installed between the trial and the exec."""
+    installed.put_version()
+    real = installed.path.with_name("real")
+    installed.path.rename(real)
+    bad = installed.path.with_name("bad")
+    bad.write_bytes(b"nothing")
+    bad.chmod(0o755)
+    installed.put(f"#!/bin/sh\n[ ! -e {bad} ] || mv {bad} {installed.path}\nexec {real} \"$@\"\n".encode())
+    assert upgrade(mount) == (0, f"upgraded from {installed.version} to {installed.other}\n")
+    assert not bad.exists()
+    assert_served_by(mount, installed.other)
+    for pid in mount.keeper, mount.daemon:
+        assert pathlib.Path(f"/proc/{pid}/comm").read_text() == "stillfs\n"
 
 
 def test_a_daemon_that_does_not_come_up_is_taken_back(mount, installed, scratch):
