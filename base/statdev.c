@@ -29,6 +29,8 @@ int statdev_mount(const char *path, uint64_t *id)
 
 	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, MNT_ID | MNT_ID_UNIQUE, &st) < 0)
 		return -errno;
-	memcpy(id, (const char *)&st + MNT_ID_AT, sizeof(*id));
+	*id = makedev(st.stx_dev_major, st.stx_dev_minor); /* before Linux 5.8 */
+	if (st.stx_mask & (MNT_ID | MNT_ID_UNIQUE))
+		memcpy(id, (const char *)&st + MNT_ID_AT, sizeof(*id));
 	return 0;
 }
