@@ -237,6 +237,7 @@ def test_during_a_hold_no_commit_of_a_source_waits_for_its_replica(pair):
     w.run_for(20)
     with m.closed():
         wait_for("the writer at the gate", lambda: int(m.status()["parked"]) > 0)
+        wait_for("the answer to what was written before it closed", lambda: pair.status("wait_sessions") == "0")
         for _ in range(20):
             assert pair.status("wait_sessions") == "0"
     w.run_for(20)
