@@ -9,6 +9,7 @@
 
 #define MNT_ID 0x1000u /* STATX_MNT_ID, Linux 5.8 */
 #define MNT_ID_UNIQUE 0x4000u /* STATX_MNT_ID_UNIQUE, Linux 6.8 */
+#define MOUNT_ROOT 0x2000u /* STATX_ATTR_MOUNT_ROOT, Linux 5.8 */
 #define MNT_ID_AT 0x90 /* of stx_mnt_id, which older headers have no name for */
 
 int statdev(const char *path, uint64_t *dev, unsigned *type)
@@ -33,4 +34,11 @@ int statdev_mount(const char *path, uint64_t *id)
 	if (st.stx_mask & (MNT_ID | MNT_ID_UNIQUE))
 		memcpy(id, (const char *)&st + MNT_ID_AT, sizeof(*id));
 	return 0;
+}
+
+bool statdev_is_mountpoint(const char *path)
+{
+	struct statx st;
+
+	return statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &st) == 0 && st.stx_attributes & MOUNT_ROOT;
 }

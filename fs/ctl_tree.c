@@ -295,6 +295,20 @@ static void c_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 	fuse_reply_err(req, 0);
 }
 
+/* What an upgrade must not meet takes its turn; a removal, which waits for state_dir, holds up nobody's. */
+static int carry_out(struct ctl *c, const char *name, bool make, struct snap_error *err)
+{
+	int r;
+
+	if (!make)
+		return engine_rmdir(c->engine, name, err);
+	(void)pthread_mutex_lock(&c->turn);
+	r = ctl_upgrade_refuse(c, "mkdir", err);
+	r = r < 0 ? r : engine_mkdir(c->engine, name, err);
+	(void)pthread_mutex_unlock(&c->turn);
+	return r;
+}
+
 static void name_op(fuse_req_t req, fuse_ino_t parent, const char *name, bool make)
 {
 	struct ctl *c = ctl_of(req);
@@ -315,12 +329,7 @@ static void name_op(fuse_req_t req, fuse_ino_t parent, const char *name, bool ma
 		fuse_reply_err(req, EAGAIN);
 		return;
 	}
-	(void)pthread_mutex_lock(&c->turn);
-	r = again && op->stage == CTL_DONE ? op->result :
-	    make && ctl_upgrade_refuse(c, "mkdir", &err) < 0 ? err.code :
-	    make			   ? engine_mkdir(c->engine, name, &err) :
-					     engine_rmdir(c->engine, name, &err);
-	(void)pthread_mutex_unlock(&c->turn);
+	r = again && op->stage == CTL_DONE ? op->result : carry_out(c, name, make, &err);
 	if (again && r == (make ? -EEXIST : -ENOENT))
 		r = 0; /* a dead daemon has done it */
 	(void)ctl_op_done(op, r);

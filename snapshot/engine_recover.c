@@ -23,7 +23,9 @@
 
 static bool in_doubt(const struct engine *e, const struct set *s)
 {
-	return prune_foreign(e) || (!begun_here(s->id) && !(e->prov->features & PROV_LIVE_FS));
+	bool live = strcmp(s->provider, e->prov->name) == 0 && e->prov->features & PROV_LIVE_FS;
+
+	return prune_foreign(e) || (!begun_here(s->id) && !live);
 }
 
 static int fail_begun(struct engine *e, struct set *s, struct snap_error *err)

@@ -23,6 +23,7 @@
 
 #define LOCKED_MS 1000u
 #define OUTPUT_MAX 4096
+#define POSTS_MAX 16u /* sets whose hook.post is due: more are those of a hook that fails each time */
 #define ERRORS_MAX 1024
 #define EX_TEMPFAIL_CODE 75
 
@@ -211,31 +212,6 @@ static int post(struct hooks *h, const char *set, const char *result, uint32_t m
 	return run_hook(h, &c, err);
 }
 
-/* Earlier sets' turns, in their order, up to the first that fails; what is left of the lines stays in them. */
-static int post_earlier(struct hooks *h, struct vbuf *lines, uint32_t max_ms, struct snap_error *err)
-{
-	struct vbuf left = VBUF_INIT;
-	const char *p = vbuf_text(lines);
-	char set[DOOR_NAME_MAX + 1];
-	int r = 0;
-
-	while (r == 0 && *p) {
-		size_t n = strcspn(p, "\n");
-
-		(void)snprintf(set, sizeof(set), "%.*s", (int)(n < sizeof(set) ? n : sizeof(set) - 1), p);
-		r = n ? post(h, set, "unknown", max_ms, err) : 0;
-		p += r == 0 ? n + (p[n] == '\n') : 0;
-	}
-	vbuf_puts(&left, p);
-	if (vbuf_error(&left)) {
-		vbuf_free(&left);
-		return snap_error_set(err, -ENOMEM, "hooks: out of memory"); /* all of them once more */
-	}
-	vbuf_free(lines);
-	*lines = left;
-	return r;
-}
-
 /* The journal: lines, and set ("": none). */
 static int note(struct hooks *h, const struct vbuf *lines, const char *set, struct snap_error *err)
 {
@@ -252,6 +228,61 @@ static int note(struct hooks *h, const struct vbuf *lines, const char *set, stru
 	return r;
 }
 
+static void first_line(const struct vbuf *lines, char set[DOOR_NAME_MAX + 1])
+{
+	size_t n = strcspn(vbuf_text(lines), "\n");
+
+	(void)snprintf(set, DOOR_NAME_MAX + 1, "%.*s", (int)(n < DOOR_NAME_MAX ? n : DOOR_NAME_MAX), vbuf_text(lines));
+}
+
+static void cut_first(struct vbuf *lines)
+{
+	size_t n = strcspn(lines->data, "\n");
+
+	n += lines->data[n] == '\n';
+	lines->len -= n;
+	memmove(lines->data, lines->data + n, lines->len + 1);
+}
+
+/* Earlier sets' turns, in their order, up to the first that fails or the end of the time; what is left of the lines stays in
+ * them and in the journal. */
+static int post_earlier(struct hooks *h, struct vbuf *lines, uint32_t max_ms, struct snap_error *err)
+{
+	uint64_t end = clock_boot_ns() + max_ms * NS_PER_MS;
+	char set[DOOR_NAME_MAX + 1];
+	int r = 0;
+
+	while (r == 0 && lines->len) {
+		uint32_t left_ms = clock_left_ms(end);
+
+		first_line(lines, set);
+		if (!left_ms)
+			r = snap_error_set(err, -ETIMEDOUT, "hook.post: the turn of %s and of those after it comes later", set);
+		else
+			r = *set ? post(h, set, "unknown", left_ms, err) : 0;
+		if (r == 0) {
+			cut_first(lines);
+			r = note(h, lines, "", err);
+		}
+	}
+	return r;
+}
+
+/* Of a hook that always fails the oldest sets are forgotten. */
+static void keep_newest(struct vbuf *lines)
+{
+	char set[DOOR_NAME_MAX + 1];
+	unsigned n = 0;
+
+	for (const char *p = vbuf_text(lines); *p; p++)
+		n += *p == '\n' || !p[1];
+	for (; n >= POSTS_MAX; n--) {
+		first_line(lines, set);
+		log_warn("hook.post: %s has been due for too long, and is given up: %u sets after it are due as well", set, n - 1);
+		cut_first(lines);
+	}
+}
+
 static int hook_prepare(void *self, const char *set, uint32_t max_ms, struct snap_error *err)
 {
 	struct hooks *h = self;
@@ -264,8 +295,9 @@ static int hook_prepare(void *self, const char *set, uint32_t max_ms, struct sna
 	if (*conf_str(h->d->conf, "hook.post")) {
 		r = journal_get(h->d->conf, "hook", &h->earlier, err);
 		/* no set fails for want of an earlier one's end: that is tried again, and reported, between runs */
-		if (r == 0 && post_earlier(h, &h->earlier, max_ms, &why) < 0)
+		if (r == 0 && post_earlier(h, &h->earlier, limit(h, max_ms), &why) < 0)
 			log_warn("%s; it is still due", why.msg);
+		keep_newest(&h->earlier);
 		if (r == 0)
 			r = note(h, &h->earlier, h->set, err);
 		if (r < 0)
@@ -331,16 +363,11 @@ static int hook_finish(void *self, int result, uint32_t max_ms, struct snap_erro
 static int hook_recover(void *self, uint32_t max_ms, struct snap_error *err)
 {
 	struct hooks *h = self;
-	struct snap_error own = { 0 };
 	struct vbuf lines = VBUF_INIT;
 	int r = journal_get(h->d->conf, "hook", &lines, err);
 
 	atomic_store(&h->severed, false);
-	if (r == 0 && lines.len) {
-		r = post_earlier(h, &lines, max_ms, err);
-		if (note(h, &lines, "", &own) < 0)
-			r = r ? r : snap_error_set(err, own.code, "%s", own.msg);
-	}
+	r = r < 0 ? r : post_earlier(h, &lines, max_ms, err);
 	vbuf_free(&lines);
 	return r;
 }

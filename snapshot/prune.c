@@ -235,7 +235,7 @@ static size_t condemn_again(struct engine *e)
 	for (size_t k = 0; k < p->n_journal; k++) {
 		for (at = 0; (s = catalog_at(e->cat, at)) != NULL && strcmp(p->journal[k], s->id) != 0;)
 			at++;
-		if (!s || s->pin || s->state == SET_RUNNING || s->state == SET_PENDING)
+		if (!s || s->pin || s->verifying || s->state == SET_RUNNING || s->state == SET_PENDING)
 			continue;
 		if (s->state != SET_DELETING)
 			s->gone_from = s->state;

@@ -93,6 +93,7 @@ static bool take_some(struct engine *e, struct verdict *v, int fd)
 {
 	char more[4096], *nl, *at;
 	ssize_t n = read(fd, more, sizeof(more));
+	size_t had = v->line.len; /* without a line's end */
 
 	if (n <= 0)
 		return n < 0 && errno == EINTR;
@@ -100,9 +101,10 @@ static bool take_some(struct engine *e, struct verdict *v, int fd)
 		vbuf_add(&v->line, more, (size_t)n);
 	if (v->too_long || vbuf_error(&v->line))
 		return true;
-	for (at = v->line.data; (nl = memchr(at, '\n', v->line.len - (size_t)(at - v->line.data))); at = nl + 1) {
+	for (at = v->line.data; (nl = memchr(at + had, '\n', v->line.len - had - (size_t)(at - v->line.data))); at = nl + 1) {
 		*nl = '\0';
 		take_line(e, v, at);
+		had = 0;
 	}
 	v->line.len -= (size_t)(at - v->line.data);
 	memmove(v->line.data, at, v->line.len + 1);

@@ -221,6 +221,20 @@ def test_what_is_mounted_there_by_then_is_left_alone(null_mount, death):
         subprocess.run(["umount", m.mnt])
 
 
+def test_a_mount_that_was_moved_away_keeps_nothing_from_stopping(null_mount):
+    """Somebody has it elsewhere: its connection lives, and there is nothing at its place to unmount."""
+    m = null_mount()
+    other = m.dir / "other"
+    other.mkdir()
+    run("mount", "--bind", m.mnt, other)
+    try:
+        run("umount", m.mnt)
+        assert not os.path.ismount(m.mnt)
+        m.stop()
+    finally:
+        subprocess.run(["umount", "-l", other])
+
+
 def test_of_two_pairs_the_one_that_is_gone_is_left_alone(null_mount, scratch):
     m = null_mount(start=False)
     (scratch.fs / "back2").mkdir()

@@ -100,6 +100,23 @@ def test_a_post_that_is_due_is_not_lost_behind_the_next_run(make_mount, hook):
     assert [c.split()[0:4:2] for c in hook.calls()[-4:]] == [["post", "set=one"], ["post", "set=two"], ["pre", "set=three"], ["post", "set=three"]]
 
 
+def test_a_post_that_always_fails_is_due_for_the_newest_sets_alone(make_mount, hook):
+    """What is due must not grow for as long as nobody looks, nor keep a snapshot waiting once it is mended."""
+    flag = hook("pre").parent / "flag"
+    m = make_mount(provider="null", hook__pre=hook("pre"), hook__post=hook("post", f"test -e {flag} || exit 1"))
+    names = [f"s{i}" for i in range(20)]
+    for name in names:
+        assert m.write("snapshot", f"{name}\n") == 0, m.last_error()
+        m.wait_state(name, "complete")
+    assert (m.dir / "state" / "db-hook.journal").read_text().split() == names[-16:]
+    assert "hook.post: s3 has been due for too long, and is given up" in (m.dir / "log").read_text()
+    before = len(hook.calls())
+    flag.touch()
+    assert m.write("snapshot", "last\n") == 0, m.last_error()
+    wait_for("the journal's end", lambda: not list((m.dir / "state").glob("db-*.journal")))
+    assert [c.split()[2] for c in hook.calls()[before:] if c.startswith("post")] == [f"set={n}" for n in [*names[-16:], "last"]]
+
+
 def test_post_runs_after_the_death_of_the_daemon_in_the_hold(make_mount, hook):
     m = make_mount(provider="null", hook__pre=hook("pre"), hook__post=hook("post"))
     m.null("trigger hang\n")

@@ -332,8 +332,7 @@ def test_lookups_that_wait_for_the_device_do_not_wait_for_each_other(tmp_path, m
                 t.start()
             for t in threads:
                 t.join()
-            assert counter(m, "inplace_calls") > 0
-            return counter(m, "inplace_waited") > 0
+            return counter(m, "inplace_calls") > 0 and counter(m, "inplace_waited") > 0
         wait_for("somebody who has waited", found)
 
 
