@@ -83,6 +83,7 @@ struct mnt {
 	bool mounted;
 	_Atomic bool gone; /* a lane has seen ENODEV */
 	uint64_t offered; /* flags of the kernel's INIT */
+	bool parallel_dirops; /* as the kernel was told */
 	bool allow_mmap; /* FUSE_DIRECT_IO_ALLOW_MMAP is on */
 	bool replaying; /* INIT of an earlier daemon: the reply goes nowhere */
 };

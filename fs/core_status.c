@@ -61,6 +61,7 @@ void core_status(struct core *c, struct vbuf *out)
 		    p->n_calls, p->n_waited, p->n_beside, p->n_beside_syncs, p->n_slow, inplace_stuck_ms(&c->lane[0]));
 	idlepoll_status(c, out);
 	vbuf_printf(out, "takeover %s\n", takeover_reason(c));
+	vbuf_printf(out, "parallel_dirops %s\n", c->mnt[0].parallel_dirops ? "yes" : "no: this kernel has none");
 	vbuf_printf(out, "shared_mmap %s\n",
 		    c->mnt[0].allow_mmap ? "yes" : "no: this kernel allows none on direct opens (Linux 6.6)");
 	vbuf_printf(out, "ops_read %lu\nops_write %lu\nops_fsync %lu\nops_fallocate %lu\n", n[0], n[1], n[2],

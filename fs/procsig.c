@@ -25,6 +25,23 @@ static unsigned long long masks(const char *text, const char *name)
 	return mask;
 }
 
+/* The whole of it or, as the caller's groups may make it long, its end: that has the masks. */
+static ssize_t read_end(int fd, char *text, size_t cap)
+{
+	size_t n = 0;
+	ssize_t more;
+
+	while ((more = read(fd, text + n, cap - 1 - n)) > 0) {
+		n += (size_t)more;
+		if (n == cap - 1) {
+			memmove(text, text + n / 2, n - n / 2);
+			n -= n / 2;
+		}
+	}
+	text[n] = '\0';
+	return more < 0 ? more : (ssize_t)n;
+}
+
 enum procsig procsig_of(uint32_t pid)
 {
 	char path[48], text[4096];
@@ -36,11 +53,10 @@ enum procsig procsig_of(uint32_t pid)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT && pid != 0 ? PROCSIG_DIES : PROCSIG_GOES_ON;
-	n = read(fd, text, sizeof(text) - 1);
+	n = read_end(fd, text, sizeof(text));
 	(void)close(fd);
 	if (n <= 0)
 		return n < 0 && errno == ESRCH ? PROCSIG_DIES : PROCSIG_GOES_ON;
-	text[n] = '\0';
 	pending = masks(text, "Pnd:\t");
 	if (pending & BIT(SIGKILL))
 		return PROCSIG_DIES;

@@ -44,6 +44,9 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 			out->flags2 |= (uint32_t)(PROTO_DIRECT_IO_ALLOW_MMAP >> 32);
 			m->allow_mmap = true;
 		}
+		/* wanted, and never said by libfuse 3.14: lookups and listings of one directory then wait for each other */
+		out->flags |= (uint32_t)m->offered & FUSE_PARALLEL_DIROPS;
+		m->parallel_dirops = out->flags & FUSE_PARALLEL_DIROPS;
 		out->max_background = 65535; /* it limits asynchronous reads too: no cap */
 		out->congestion_threshold = 65535;
 	}

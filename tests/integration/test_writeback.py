@@ -313,12 +313,14 @@ def test_a_frozen_pair_holds_back_no_other_pairs_logs(scratch):
         assert not held_back
 
 
-def test_lookups_that_wait_for_the_device_do_not_wait_for_each_other(tmp_path, monkeypatch):
-    """A lane that made such a call itself, and finds that others have come meanwhile, gives the next ones to the workers."""
+@pytest.mark.parametrize("where", ["apart", "together"])
+def test_lookups_that_wait_for_the_device_do_not_wait_for_each_other(tmp_path, monkeypatch, where):
+    """A lane that made such a call itself, and finds that others have come meanwhile, gives the next ones to the workers. Of one
+    directory they come only if the kernel was told that they may (FUSE_PARALLEL_DIROPS)."""
     with volume_mount(tmp_path, monkeypatch) as m:
-        dirs = [m.mnt / f"d{i}" for i in range(8)]
+        dirs = [m.mnt / ("d" if where == "together" else f"d{i}") for i in range(8)]
         for d in dirs:
-            d.mkdir()
+            d.mkdir(exist_ok=True)
             for i in range(300):
                 (d / f"f{i}").write_bytes(b"")
         os.sync()
@@ -327,11 +329,12 @@ def test_lookups_that_wait_for_the_device_do_not_wait_for_each_other(tmp_path, m
             m.close()
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
             m.start()
-            threads = [threading.Thread(target=lambda d=d: [os.stat(d / f"f{i}") for i in range(300)]) for d in dirs]
+            threads = [threading.Thread(target=lambda k=k, d=d: [os.stat(d / f"f{(i + 37 * k) % 300}") for i in range(300)]) for k, d in enumerate(dirs)]
             for t in threads:
                 t.start()
             for t in threads:
                 t.join()
+            assert m.status()["parallel_dirops"] == "yes"
             return counter(m, "inplace_calls") > 0 and counter(m, "inplace_waited") > 0
         wait_for("somebody who has waited", found)
 

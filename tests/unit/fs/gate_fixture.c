@@ -15,11 +15,13 @@ int __wrap_open64(const char *path, int flags, ...);
 
 static int status_file(const char *pending, const char *shared)
 {
-	char text[256];
-	int fd = memfd_create("status", MFD_CLOEXEC);
-	int n = snprintf(text, sizeof(text), "Name:\tdb\nState:\tS (sleeping)\nSigQ:\t1/1\nSigPnd:\t%s\nShdPnd:\t%s\n"
-					     "SigBlk:\t%s\n", pending, shared, "ffffffffffffffff");
+	static char text[12000], groups[11 * 1000 + 1]; /* the gate timer alone looks */
+	int fd = memfd_create("status", MFD_CLOEXEC), n;
 
+	for (int i = 0; i < 1000; i++) /* of somebody whose groups come from a directory service */
+		(void)snprintf(groups + 11 * i, 12, "%010u ", 1000000000u + (unsigned)i);
+	n = snprintf(text, sizeof(text), "Name:\tdb\nState:\tS (sleeping)\nGroups:\t%s\nSigQ:\t1/1\nSigPnd:\t%s\nShdPnd:\t%s\n"
+					 "SigBlk:\t%s\n", groups, pending, shared, "ffffffffffffffff");
 	if (fd < 0 || write(fd, text, (size_t)n) != n || lseek(fd, 0, SEEK_SET) != 0)
 		abort();
 	return fd;
