@@ -35,15 +35,25 @@ void list_size(uint64_t b, char buf[16])
 	(void)snprintf(buf, 16, u ? "%.1f%c" : "%.0f%c", v, units[u]);
 }
 
-/* The position in one column: file:offset, or the GTID, or "-". */
+/* Behind the line's key and blank, or NULL. Keys may end like another one: gtid_binlog_pos. */
+static const char *value_of(const char *lines, const char *key)
+{
+	size_t n = strlen(key);
+
+	for (const char *l = lines; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL)
+		if (strncmp(l, key, n) == 0 && l[n] == ' ')
+			return l + n + 1;
+	return NULL;
+}
+
+/* The position in one column: file:offset, or "unknown", or "-". */
 void list_position(const char *p, char *buf, size_t cap)
 {
-	const char *file = strstr(p, "binlog_file "), *pos = strstr(p, "binlog_pos ");
+	const char *file = value_of(p, "binlog_file"), *pos = value_of(p, "binlog_pos");
 
 	(void)snprintf(buf, cap, "%s", *p ? "unknown" : "-");
 	if (file && pos)
-		(void)snprintf(buf, cap, "%.*s:%.*s", (int)strcspn(file + 12, "\n"), file + 12,
-			       (int)strcspn(pos + 11, "\n"), pos + 11);
+		(void)snprintf(buf, cap, "%.*s:%.*s", (int)strcspn(file, "\n"), file, (int)strcspn(pos, "\n"), pos);
 }
 
 static void list_row(struct vbuf *out, const struct set *s, enum binlogs logs, int name_w, int class_w, int pos_w)

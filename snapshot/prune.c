@@ -168,7 +168,7 @@ static int refuse_floor(struct engine *e, const struct set *s, const char *what,
 int prune_may_delete(struct engine *e, const struct set *s, bool force, const char *what, struct snap_error *err)
 {
 	if (s->state == SET_RUNNING || s->state == SET_PENDING)
-		return snap_error_set(err, -EBUSY, "%s: it is not complete yet; write to abort first", what);
+		return snap_error_set(err, -EBUSY, "%s: it is not complete yet: wait for it; a write to abort would fail all that are not complete", what);
 	if (!is_own(e, s))
 		return snap_error_set(err, -EPERM, "%s: it belongs to another lineage, %s; sets are deleted where they were taken", what,
 				      s->lineage);

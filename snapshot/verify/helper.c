@@ -137,6 +137,21 @@ static int make_dir(const char *base, const char *name, mode_t mode, int *fd)
 }
 
 /* Without what makes a server that server. */
+/* The server's: a datadir that was made by root keeps root's group, and its files have another, which a server in a sandbox of one
+ * group could not give to what it makes. */
+static gid_t files_group(const char *datadir, const struct stat *dir)
+{
+	static const char *const first[] = { "ibdata1", "aria_log_control", "mysql.ibd", "mysql" };
+	char path[PATH_MAX];
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(first) / sizeof(first[0]); i++)
+		if ((size_t)snprintf(path, sizeof(path), "%s/%s", datadir, first[i]) < sizeof(path) &&
+		    lstat(path, &st) == 0 && st.st_uid == dir->st_uid)
+			return st.st_gid;
+	return dir->st_gid;
+}
+
 int verify_settle(struct vspec *s, unsigned i, struct snap_error *err)
 {
 	cleanup_free char *datadir = verify_value(s->layout, "option datadir");
@@ -150,7 +165,7 @@ int verify_settle(struct vspec *s, unsigned i, struct snap_error *err)
 	if (stat(path, &st) < 0)
 		return snap_error_set(err, -errno, "the datadir %s is not in the set: %s", datadir, strerror(errno));
 	s->uid = st.st_uid;
-	s->gid = st.st_gid;
+	s->gid = files_group(path, &st);
 	(void)strncat(path, "/auto.cnf", sizeof(path) - strlen(path) - 1);
 	(void)unlink(path); /* its server's own identity */
 	return 0;

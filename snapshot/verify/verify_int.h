@@ -34,7 +34,7 @@ struct vspec {
 	char src[DOOR_MAX_PAIRS][PATH_MAX]; /* clone of each pair */
 	char work[DOOR_MAX_PAIRS][PATH_MAX]; /* where its clone goes: BASE/.verify-ID */
 	uid_t uid; /* of the datadir */
-	gid_t gid;
+	gid_t gid; /* of the server's files in it */
 };
 
 /* helper.c: a line in verify.log; progress for the daemon. */
