@@ -296,10 +296,11 @@ int core_umount(struct core *c, struct snap_error *err)
 
 		if (!c->mnt[k].mounted || atomic_load(&c->mnt[k].gone))
 			continue;
-		if (look_at_mount(c, k) < 0 && !statdev_is_mountpoint(mp))
-			continue; /* moved away, or taken away where somebody else still has it */
-		if (look_at_mount(c, k) < 0)
+		if (look_at_mount(c, k) < 0) {
+			if (!statdev_is_mountpoint(mp))
+				continue; /* moved away, or taken away where somebody else still has it */
 			return snap_error_set(err, -EBUSY, "unmount %s: something else is mounted over it; umount that first", mp);
+		}
 		if (umount2(mp, MNT_EXPIRE) < 0 && errno == EBUSY)
 			return snap_error_set(err, -EBUSY, "unmount %s: it is in use; stop its users first",
 					      mp);

@@ -35,13 +35,14 @@
 #define SLOT_IN (SLOT_PAYLOAD - PROTO_WRITE_HEAD) /* where a request is read to */
 #define SLOT_OUT (SLOT_PAYLOAD - sizeof(struct fuse_out_header)) /* where a READ's reply starts */
 
+#define PAGE 4096u
 #define MAX_LANES 64u
 #define MAX_WORKERS 16u
 #define OPSTAT_TIMER (MAX_LANES + MAX_WORKERS) /* the gate timer's place among the lanes and workers */
 #define OPSTAT_THREADS (OPSTAT_TIMER + 1)
 /* Workers that stay free for operations that modify nothing: a frozen or full filesystem must not stop lookups. */
-#define MODIFY_FIRST 4u
 #define FLOW_WORKERS 4u
+#define MODIFY_FIRST 4u /* operations that modify and go before those, which a gate that closes waits for */
 /* fallocate in one piece of this size: the gate is entered anew for each, so that a huge range cannot
  * outlast the drain. */
 #define FALLOC_PIECE (1ull << 30)

@@ -11,7 +11,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define PAGE 4096u
 #define AT_ONCE_MAX 65536u
 /* Requests at the backing. With more the device has enough to do, and there may be no room for one more in its queue, which
  * the call that begins writeback would wait for. */

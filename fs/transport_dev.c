@@ -14,7 +14,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define PAGE 4096u
 #define READ_BATCH 32 /* requests per turn, so that completions are not starved */
 #define LONE_RECHECK 16u /* turns */
 

@@ -4,8 +4,10 @@
 #include "snapshot/list.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "snapshot/fence/fence.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,25 +37,14 @@ void list_size(uint64_t b, char buf[16])
 	(void)snprintf(buf, 16, u ? "%.1f%c" : "%.0f%c", v, units[u]);
 }
 
-/* Behind the line's key and blank, or NULL. Keys may end like another one: gtid_binlog_pos. */
-static const char *value_of(const char *lines, const char *key)
-{
-	size_t n = strlen(key);
-
-	for (const char *l = lines; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL)
-		if (strncmp(l, key, n) == 0 && l[n] == ' ')
-			return l + n + 1;
-	return NULL;
-}
-
 /* The position in one column: file:offset, or "unknown", or "-". */
 void list_position(const char *p, char *buf, size_t cap)
 {
-	const char *file = value_of(p, "binlog_file"), *pos = value_of(p, "binlog_pos");
+	char file[NAME_MAX + 1], pos[24];
 
 	(void)snprintf(buf, cap, "%s", *p ? "unknown" : "-");
-	if (file && pos)
-		(void)snprintf(buf, cap, "%.*s:%.*s", (int)strcspn(file, "\n"), file, (int)strcspn(pos, "\n"), pos);
+	if (fence_record_get(p, "binlog_file", file, sizeof(file)) && fence_record_get(p, "binlog_pos", pos, sizeof(pos)))
+		(void)snprintf(buf, cap, "%s:%s", file, pos);
 }
 
 static void list_row(struct vbuf *out, const struct set *s, enum binlogs logs, int name_w, int class_w, int pos_w)
